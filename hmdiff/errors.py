@@ -1,0 +1,8 @@
+"""The one exception for what a user can mend."""
+
+
+class UserError(Exception):
+    """Bad input. The command line prints its one line and exits with code 2.
+
+    The message names the file (or command), the field, and the remedy.
+    """

@@ -1,0 +1,209 @@
+"""params.yaml as checked records: an unknown key or a value out of range is one clear line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from hmdiff.errors import UserError
+
+Positive = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
+Unit = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=1)]
+Whole = Annotated[int, Field(ge=0)]
+
+
+class Section(BaseModel):
+    """A part of params.yaml. Unknown keys are errors; records are immutable."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Compute(Section):
+    device: str
+    precision: Literal["bf16", "fp32"]
+
+
+class BodyModelParams(Section):
+    shape_samples: Annotated[int, Field(ge=20)]
+    pose_samples: Annotated[int, Field(ge=8)]
+
+
+class MeshSamplingParams(Section):
+    levels: tuple[Count, ...]
+    quadric_poses: Whole
+    neighbours: Annotated[int, Field(ge=3)]
+    fit_meshes: Annotated[int, Field(ge=8)]
+    test_meshes: Count
+
+    @model_validator(mode="after")
+    def _falling(self) -> MeshSamplingParams:
+        if not self.levels or list(self.levels) != sorted(set(self.levels), reverse=True):
+            raise ValueError("levels must be falling vertex counts")
+        return self
+
+
+class StandInParams(Section):
+    train: Count
+    val: Count
+    test: Count
+    frame: Annotated[int, Field(ge=64, le=2048)]
+    yaw: Annotated[float, Field(ge=0, le=180)]
+    workers: Count
+
+
+class PrepareParams(Section):
+    size: Annotated[int, Field(ge=32, le=1024)]
+    quality: Annotated[int, Field(ge=1, le=100)]
+    chroma: Literal["4:4:4", "4:2:2", "4:2:0"]
+
+
+class ExtractorParams(Section):
+    backbone: str
+    pretrained: Path | None
+    image_size: Annotated[int, Field(ge=56, multiple_of=56)]
+    channels: tuple[Count, Count, Count]
+    half_extent: Positive
+    samples: Count
+    batch: Annotated[int, Field(ge=2)]
+    learning_rate: Positive
+    weight_decay: NotNegative
+
+
+class PriorParams(Section):
+    draws: Count
+
+
+class DiffusionParams(Section):
+    steps: Count
+    schedule: Literal["linear_alpha", "linear_beta", "cosine"]
+    alpha_first: Annotated[float, Field(gt=0, lt=1)]
+    alpha_last: Annotated[float, Field(gt=0, lt=1)]
+    parametrisation: Literal["edm", "noise", "h0", "v"]
+    sigma_data: Positive
+    scale: dict[Literal["body", "hand"], Positive]
+
+
+class DenoiserParams(Section):
+    self_heads: Count
+    cross_heads: Count
+    feedforward: Whole
+    adjacency_mask: bool
+
+
+class TrainingParams(Section):
+    samples: Count
+    batch: Count
+    learning_rate: Positive
+    weight_decay: NotNegative
+    ema: Annotated[float, Field(ge=0, lt=1)]
+    clip: Positive
+    lambda_v: NotNegative
+    lambda_j: NotNegative
+    lambda_n: NotNegative
+    lambda_e: NotNegative
+    lambda_diff: NotNegative
+    upsampler_samples: Whole
+    upsampler_learning_rate: Positive
+
+
+class ReverseParams(Section):
+    steps: Count
+    eta: Unit
+    chains: Count
+    gamma: NotNegative
+    threshold: NotNegative
+    reduction: Literal["sum", "mean"]
+    gap: Literal["h0", "raw", "excess"]
+    gradient: Literal["through_g", "frozen"]
+
+
+class EvaluationParams(Section):
+    samples: Count | None
+    selection_samples: Count | None
+    selection_tolerance: NotNegative
+    bootstrap: Count
+
+
+class ExperimentParams(Section):
+    kind: Literal["body", "hand"]
+    model: Literal["diffusion", "direct", "linear"]
+    condition: Literal["image", "pose", "both"]
+    depth: Whole
+    features: Path
+
+
+class MethodParams(Section):
+    experiment: str
+    kind: Literal["body", "hand"]
+    dataset: str
+    guidance: Literal["none", "dat", "disrupted"]
+    candidates: Annotated[tuple[Count, ...], Field(min_length=1)]
+
+
+class EvaluationItem(Section):
+    method: str
+    experiment: str
+    kind: Literal["body", "hand"]
+    dataset: str
+    guidance: Literal["none", "dat", "disrupted"]
+    start: Literal["noise", "prior"]
+    prior: Literal["draws", "peak"]
+    activation: bool
+
+
+class DatasetParams(Section):
+    kind: Literal["body", "hand"]
+
+
+class Params(Section):
+    """The whole of params.yaml."""
+
+    preset: str
+    seed: Whole
+    compute: Compute
+    body_models: dict[Literal["smpl", "mano"], BodyModelParams]
+    mesh_sampling: dict[Literal["smpl", "mano"], MeshSamplingParams]
+    standins: dict[str, StandInParams]
+    prepare: PrepareParams
+    extractor: dict[Literal["body", "hand"], ExtractorParams]
+    prior: PriorParams
+    diffusion: DiffusionParams
+    denoiser: DenoiserParams
+    training: TrainingParams
+    reverse: ReverseParams
+    evaluation: EvaluationParams
+    experiments: dict[str, ExperimentParams]
+    methods: dict[str, MethodParams]
+    evaluations: dict[str, EvaluationItem]
+    datasets: dict[str, DatasetParams]
+
+
+def load_params(path: str | Path = "params.yaml") -> Params:
+    """Read and check ``params.yaml``.
+
+    Raises:
+        UserError: the file is missing or not YAML, a key is unknown or missing, or a value is
+            out of range; the line names the file, the key and what is allowed.
+    """
+    path = Path(path)
+    try:
+        raw = YAML(typ="safe").load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; run hmdiff in the project's folder") from None
+    except (YAMLError, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{path}: not valid YAML ({reason}); mend or restore it") from None
+    try:
+        return Params.model_validate(raw)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"]) or "the file"
+        raise UserError(
+            f"{path}: {key}: {first['msg']} (found {first['input']!r}); mend the value"
+        ) from None
