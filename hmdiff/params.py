@@ -27,16 +27,21 @@ class Section(BaseModel):
 class Compute(Section):
     device: str
     precision: Literal["bf16", "fp32"]
+    threads: Count
 
 
 class BodyModelParams(Section):
     shape_samples: Annotated[int, Field(ge=20)]
     pose_samples: Annotated[int, Field(ge=8)]
+    detail: Positive
+    stiffness: NotNegative
+    regressor_candidates: Annotated[int, Field(ge=10)]
 
 
 class MeshSamplingParams(Section):
     levels: tuple[Count, ...]
     quadric_poses: Whole
+    stiffness: NotNegative
     neighbours: Annotated[int, Field(ge=3)]
     fit_meshes: Annotated[int, Field(ge=8)]
     test_meshes: Count
@@ -50,17 +55,44 @@ class MeshSamplingParams(Section):
 
 class StandInParams(Section):
     train: Count
-    val: Count
     test: Count
-    frame: Annotated[int, Field(ge=64, le=2048)]
     yaw: Annotated[float, Field(ge=0, le=180)]
     workers: Count
+
+
+class BodyStandInParams(StandInParams):
+    val: Count
+    frame: Annotated[int, Field(ge=64, le=2048)]
+    frames: Count
+
+
+class Human36MStandIn(BodyStandInParams):
+    layout: Literal["human36m"]
+    box: Annotated[float, Field(ge=1)]
+
+
+class ThreeDPWStandIn(BodyStandInParams):
+    layout: Literal["3dpw"]
+    pairs: Unit
+    occluders: Unit
+
+
+class FreiHandStandIn(StandInParams):
+    layout: Literal["freihand"]
+    versions: Count
+    occluders: Unit
+
+
+AnyStandIn = Annotated[
+    Human36MStandIn | ThreeDPWStandIn | FreiHandStandIn, Field(discriminator="layout")
+]
 
 
 class PrepareParams(Section):
     size: Annotated[int, Field(ge=32, le=1024)]
     quality: Annotated[int, Field(ge=1, le=100)]
     chroma: Literal["4:4:4", "4:2:2", "4:2:0"]
+    workers: Count
 
 
 class ExtractorParams(Section):
@@ -101,6 +133,7 @@ class TrainingParams(Section):
     batch: Count
     learning_rate: Positive
     weight_decay: NotNegative
+    warmup: Whole
     ema: Annotated[float, Field(ge=0, lt=1)]
     clip: Positive
     lambda_v: NotNegative
@@ -110,6 +143,7 @@ class TrainingParams(Section):
     lambda_diff: NotNegative
     upsampler_samples: Whole
     upsampler_learning_rate: Positive
+    ridge: Annotated[tuple[NotNegative, ...], Field(min_length=1)]
 
 
 class ReverseParams(Section):
@@ -121,6 +155,8 @@ class ReverseParams(Section):
     reduction: Literal["sum", "mean"]
     gap: Literal["h0", "raw", "excess"]
     gradient: Literal["through_g", "frozen"]
+    peak_weight: Literal["equal", "as_printed"]
+    disrupted_reduction: Literal["sum", "mean"]
 
 
 class EvaluationParams(Section):
@@ -161,6 +197,34 @@ class DatasetParams(Section):
     kind: Literal["body", "hand"]
 
 
+class Human36MDataset(DatasetParams):
+    layout: Literal["human36m"]
+    kind: Literal["body"]
+    crop: Positive
+    frame_step: Count
+    test_camera: Annotated[int, Field(ge=1, le=4)]
+    val_subjects: tuple[Literal[1, 5, 6, 7, 8], ...]
+    fit_limit: Positive
+
+
+class ThreeDPWDataset(DatasetParams):
+    layout: Literal["3dpw"]
+    kind: Literal["body"]
+    crop: Positive
+
+
+class FreiHandDataset(DatasetParams):
+    layout: Literal["freihand"]
+    kind: Literal["hand"]
+    crop: Positive
+    held_out: Count
+
+
+AnyDataset = Annotated[
+    Human36MDataset | ThreeDPWDataset | FreiHandDataset, Field(discriminator="layout")
+]
+
+
 class Params(Section):
     """The whole of params.yaml."""
 
@@ -169,7 +233,7 @@ class Params(Section):
     compute: Compute
     body_models: dict[Literal["smpl", "mano"], BodyModelParams]
     mesh_sampling: dict[Literal["smpl", "mano"], MeshSamplingParams]
-    standins: dict[str, StandInParams]
+    standins: dict[str, AnyStandIn]
     prepare: PrepareParams
     extractor: dict[Literal["body", "hand"], ExtractorParams]
     prior: PriorParams
@@ -181,7 +245,7 @@ class Params(Section):
     experiments: dict[str, ExperimentParams]
     methods: dict[str, MethodParams]
     evaluations: dict[str, EvaluationItem]
-    datasets: dict[str, DatasetParams]
+    datasets: dict[str, AnyDataset]
 
 
 def load_params(path: str | Path = "params.yaml") -> Params:

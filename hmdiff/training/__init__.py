@@ -1,0 +1,1 @@
+"""Training of g and the baselines, of the upsampling layers, and of the linear control."""

@@ -1,0 +1,42 @@
+# `make tables` and `make test` do everything on a machine with Python 3.11+, pip and make.
+PYTHON ?= python3
+CORES ?= $(shell nproc)
+ACTIVATE := . .venv/bin/activate
+READY := .venv/.ready
+
+# Quiet, offline, repeatable: no telemetry, no progress bars in logs.
+export MLFLOW_DISABLE_TELEMETRY := true
+export DVC_NO_ANALYTICS := 1
+# uv does not read pip's own variable for local wheels.
+export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
+
+.PHONY: tables test lint ui setup lock clean
+
+tables: $(READY)
+	@$(ACTIVATE) && snakemake --quiet progress --cores $(CORES) all
+
+test: $(READY)
+	@$(ACTIVATE) && python -m pytest
+
+lint: $(READY)
+	@$(ACTIVATE) && ruff check . && ruff format --check .
+
+ui: $(READY)
+	@$(ACTIVATE) && mlflow ui --backend-store-uri $${MLFLOW_TRACKING_URI:-sqlite:///mlflow.db}
+
+setup: $(READY)
+
+$(READY): requirements.lock pyproject.toml
+	$(PYTHON) -m venv .venv
+	.venv/bin/python -m pip install --quiet "$$(sed -n 's/^\(uv==[0-9.]*\).*/\1/p' requirements.lock)"
+	$(ACTIVATE) && uv pip sync --quiet requirements.lock
+	$(ACTIVATE) && uv pip install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+# Resolve the ranges of pyproject.toml anew.
+lock:
+	$(ACTIVATE) && uv pip compile --quiet --universal --python-version 3.11 --extra dev \
+		--no-emit-index-url --generate-hashes pyproject.toml -o requirements.lock
+
+clean:
+	rm -rf .venv .snakemake logs

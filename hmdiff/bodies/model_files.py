@@ -1,0 +1,118 @@
+"""Model folders: one pickle that smplx reads, the joint regressor, and where both come from."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+
+from hmdiff.bodies.unpickle import as_array, read_pickle
+from hmdiff.errors import UserError
+from hmdiff.files import atomic_directory, read_json, write_json
+from hmdiff.kinds import MODELS, Kind
+
+FILE_NAMES = {"smpl": "SMPL_NEUTRAL.pkl", "mano": "MANO_RIGHT.pkl"}
+_BETAS = 10
+
+
+def shapes(kind: Kind) -> dict[str, tuple[int, ...]]:
+    """Shape that each array of a model file of this kind must have."""
+    joints = kind.parameters // 3
+    arrays: dict[str, tuple[int, ...]] = {
+        "v_template": (kind.vertices, 3),
+        "f": (kind.faces, 3),
+        "shapedirs": (kind.vertices, 3, _BETAS),
+        "posedirs": (kind.vertices, 3, 9 * (joints - 1)),
+        "J_regressor": (joints, kind.vertices),
+        "kintree_table": (2, joints),
+        "weights": (kind.vertices, joints),
+    }
+    if kind.model == "mano":
+        numbers = kind.parameters - 3
+        arrays |= {"hands_mean": (numbers,), "hands_components": (numbers, numbers)}
+    return arrays
+
+
+def read_arrays(path: Path, kind: Kind) -> dict[str, Any]:
+    """The arrays of a model file, checked; a shape space beyond 10 components is cut there.
+
+    Raises:
+        UserError: the file is not a model of this kind; the line names the key.
+    """
+    content = read_pickle(path)
+    arrays: dict[str, Any] = {}
+    for key, shape in shapes(kind).items():
+        if key not in content:
+            raise UserError(
+                f"{path}: {key} is missing; this is not a {kind.model.upper()} model file"
+            )
+        try:
+            array = as_array(content[key])
+        except ValueError as error:
+            raise UserError(f"{path}: {key} {error}; use the official file") from None
+        if key == "shapedirs" and isinstance(array, np.ndarray) and array.ndim == 3:
+            array = array[..., :_BETAS]
+        found = getattr(array, "shape", None)
+        if found != shape:
+            raise UserError(
+                f"{path}: {key} has shape {found} instead of {shape}; "
+                f"use the file of the {kind.model.upper()} model"
+            )
+        arrays[key] = array
+    _check_values(path, arrays, kind)
+    return arrays
+
+
+def write_folder(
+    folder: Path, kind: Kind, arrays: Mapping[str, Any], regressor: np.ndarray, facts: Mapping
+) -> None:
+    """Write the model's pickle, ``regressor.npy`` (J, V) float64 and ``model.json``, at once."""
+    with atomic_directory(folder) as temporary:
+        with open(temporary / FILE_NAMES[kind.model], "wb") as file:
+            pickle.dump(dict(arrays), file, protocol=2)
+        np.save(temporary / "regressor.npy", regressor.astype(np.float64))
+        write_json(temporary / "model.json", {"model": kind.model, **facts})
+
+
+def read_folder(folder: Path) -> tuple[Kind, dict[str, Any], np.ndarray, dict[str, Any]]:
+    """Kind, arrays, regressor and facts of a folder that :func:`write_folder` wrote."""
+    facts = read_json(folder / "model.json")
+    kind = MODELS.get(facts.get("model"))
+    if kind is None:
+        raise UserError(f"{folder / 'model.json'}: model is unknown; run the stage body_models")
+    regressor = read_regressor(folder / "regressor.npy", kind)
+    return kind, read_arrays(folder / FILE_NAMES[kind.model], kind), regressor, facts
+
+
+def read_regressor(path: Path, kind: Kind) -> np.ndarray:
+    """A joint regressor (kind.joints, V) as float64.
+
+    Raises:
+        UserError: no such file, not an ``.npy`` of numbers, or of another shape.
+    """
+    shape = (kind.joint_count, kind.vertices)
+    try:
+        regressor = np.load(path, allow_pickle=False)
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; it holds the {shape[0]} scored joints") from None
+    except (ValueError, EOFError, OSError):
+        raise UserError(f"{path}: not a readable .npy array; copy the file again") from None
+    if getattr(regressor, "shape", None) != shape or regressor.dtype.kind not in "biuf":
+        raise UserError(f"{path}: not a numeric array of shape {shape}; copy the file again")
+    return regressor.astype(np.float64)
+
+
+def _check_values(path: Path, arrays: Mapping[str, Any], kind: Kind) -> None:
+    for key, array in arrays.items():
+        values = array.data if sp.issparse(array) else array
+        if not np.isfinite(values).all():
+            raise UserError(f"{path}: {key} holds values that are not finite; use another copy")
+    if arrays["f"].min() < 0 or arrays["f"].max() >= kind.vertices:
+        raise UserError(f"{path}: f refers to vertices that do not exist; use another copy")
+    parents = arrays["kintree_table"][0, 1:].astype(np.int64)
+    if not ((parents >= 0) & (parents <= np.arange(len(parents)))).all():
+        raise UserError(f"{path}: kintree_table is not a tree; use another copy")

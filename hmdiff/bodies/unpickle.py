@@ -1,0 +1,171 @@
+"""A restricted unpickler for SMPL and MANO files: arrays come out, nothing is run.
+
+The licensed files were pickled by Python 2 with chumpy and scipy objects inside. Only the classes
+listed here are found; chumpy's and scipy's become inert records from which the arrays are read, so
+neither chumpy nor a matching scipy is needed.
+"""
+
+from __future__ import annotations
+
+import collections
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+
+from hmdiff.errors import UserError
+
+_NUMPY_CORES = ("numpy.core", "numpy._core")
+_ALLOWED: dict[tuple[str, str], Any] = {
+    ("numpy", "ndarray"): np.ndarray,
+    ("numpy", "dtype"): np.dtype,
+    ("builtins", "set"): set,
+    ("builtins", "frozenset"): frozenset,
+    ("builtins", "object"): object,
+    ("builtins", "complex"): complex,
+    ("builtins", "slice"): slice,
+    ("builtins", "bytearray"): bytearray,
+    ("collections", "OrderedDict"): collections.OrderedDict,
+}
+# The functions behind pickled arrays: (module below numpy's core, name).
+_NUMPY_FUNCTIONS = (("multiarray", "_reconstruct"), ("multiarray", "scalar"))
+
+
+class _Record:
+    """Takes the state of a foreign object and does nothing with it."""
+
+    def __init__(self, *_: Any):
+        self.state: dict[str, Any] = {}
+
+    def __setstate__(self, state: Any) -> None:
+        self.state = state if isinstance(state, dict) else {}
+
+
+class _Chumpy(_Record):
+    """Of chumpy.ch.Ch, chumpy.reordering.Select and the like."""
+
+
+class _Sparse(_Record):
+    """Of a scipy.sparse matrix."""
+
+    layout: type
+
+
+class _Csc(_Sparse):
+    layout = sp.csc_matrix
+
+
+class _Csr(_Sparse):
+    layout = sp.csr_matrix
+
+
+class _Foreign(pickle.UnpicklingError):
+    """An object that has no place in a model file."""
+
+
+class _Unpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) in _ALLOWED:
+            return _ALLOWED[module, name]
+        if (module, name) == ("copyreg", "_reconstructor"):
+            return _reconstruct_record
+        if (module, name) == ("_codecs", "encode"):
+            return _encode_latin1
+        for core in _NUMPY_CORES:
+            if any((module, name) == (f"{core}.{m}", n) for m, n in _NUMPY_FUNCTIONS):
+                return getattr(np._core.multiarray, name)
+        if module.partition(".")[0] == "chumpy":
+            return _Chumpy
+        if module.startswith("scipy.sparse"):
+            if name in ("csc_matrix", "csc_array"):
+                return _Csc
+            if name in ("csr_matrix", "csr_array"):
+                return _Csr
+        raise _Foreign(f"{module}.{name}")
+
+
+def read_pickle(path: Path) -> dict[str, Any]:
+    """Top-level dictionary of a model file; use :func:`as_array` on what is wanted.
+
+    Raises:
+        UserError: no such file, not a pickle, cut short, not a dictionary, or it holds an object
+            that does not belong in a model file (named; nothing of it has run).
+    """
+    try:
+        with open(path, "rb") as file:
+            content = _Unpickler(file, encoding="latin1").load()
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; run the stage body_models") from None
+    except _Foreign as error:
+        raise UserError(
+            f"{path}: refused, for it holds {error}, which no SMPL or MANO file does; "
+            "fetch the model from its official page again"
+        ) from None
+    # A damaged stream can fail in any of pickle's operations.
+    except Exception as error:
+        raise UserError(
+            f"{path}: not a readable pickle ({type(error).__name__}); "
+            "copy or download the file again"
+        ) from None
+    if not isinstance(content, dict):
+        raise UserError(
+            f"{path}: holds a {type(content).__name__}, not a model's dictionary; "
+            "copy or download the file again"
+        )
+    return content
+
+
+def as_array(value: Any) -> np.ndarray | sp.csc_matrix | str:
+    """The array, sparse matrix or text behind a value of a model file.
+
+    Raises:
+        ValueError: the value is something else, such as a chumpy formula that is not a selection.
+    """
+    if isinstance(value, _Sparse):
+        return _sparse(value)
+    if isinstance(value, _Chumpy):
+        return _chumpy(value.state)
+    if isinstance(value, str):
+        return value
+    array = np.asarray(value)
+    if array.dtype.kind not in "biuf":
+        raise ValueError(f"is not numeric but {array.dtype}")
+    return array
+
+
+def _chumpy(state: dict[str, Any]) -> np.ndarray:
+    """Ch holds its value as ``x``; Select holds another object and the indices taken from it."""
+    if "x" in state:
+        return np.asarray(as_array(state["x"]))
+    if "a" in state and "idxs" in state:
+        taken = np.asarray(as_array(state["a"])).ravel()[np.asarray(as_array(state["idxs"]))]
+        shape = state.get("preferred_shape")
+        return taken if shape is None else taken.reshape([int(size) for size in shape])
+    raise ValueError("is a chumpy formula without a stored value")
+
+
+def _sparse(value: _Sparse) -> sp.csc_matrix:
+    state = value.state
+    shape = state.get("_shape", state.get("shape"))
+    if shape is None or not {"data", "indices", "indptr"} <= state.keys():
+        raise ValueError("is a sparse matrix without its arrays")
+    parts = tuple(np.asarray(state[key]) for key in ("data", "indices", "indptr"))
+    matrix = value.layout(parts, shape=tuple(int(size) for size in shape))
+    matrix.check_format(full_check=True)
+    return sp.csc_matrix(matrix)
+
+
+def _reconstruct_record(cls: Any, base: Any, state: Any) -> Any:
+    """Protocol 0 and 1's way to make an object; only inert records are made so."""
+    if isinstance(cls, type) and issubclass(cls, _Record) and base is object and state is None:
+        return cls()
+    raise _Foreign(f"a {getattr(cls, '__name__', cls)} made by copyreg._reconstructor")
+
+
+def _encode_latin1(text: str, encoding: str) -> bytes:
+    """How Python 3 writes bytes under protocol 2; no codec but latin1 is ever used for that."""
+    if encoding != "latin1":
+        raise _Foreign(f"text in {encoding}")
+    return text.encode("latin1")

@@ -1,0 +1,230 @@
+"""The command line: one command a stage, with the paths that dvc.yaml gives it.
+
+Stages are imported when they are called, so that ``hmdiff --help`` needs neither torch nor mlflow.
+"""
+
+from __future__ import annotations
+
+import errno
+import importlib
+import os
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.exceptions import Abort, TyperException
+
+from hmdiff.errors import UserError
+
+app = typer.Typer(
+    help="HMDiff as a reproducible pipeline. `dvc repro` or `snakemake --cores 8` call these.",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+ModelName = StrEnum("ModelName", ["smpl", "mano"])
+KindName = StrEnum("KindName", ["body", "hand"])
+
+# A disk or a folder that a user can mend, as opposed to a bug.
+MENDABLE = {errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EDQUOT, errno.EPERM}
+
+
+def _option(text: str) -> Any:
+    return typer.Option(help=text)
+
+
+Body = Annotated[Path, _option("Folder of the body or hand model.")]
+Sampling = Annotated[Path, _option("Mesh sampling (npz).")]
+Model = Annotated[Path, _option("Folder of the trained experiment.")]
+Extractor = Annotated[Path, _option("Folder of the pre-trained extractor.")]
+Prepared = Annotated[Path, _option("Prepared HDF5 file, or the folder of one kind.")]
+Features = Annotated[Path, _option("Stored features, a file or a folder.")]
+Out = Annotated[Path, _option("What the stage writes.")]
+ParamsFile = Annotated[Path, typer.Option("--params", help="The parameters.")]
+PARAMS = Path("params.yaml")
+
+
+def _run(stage: str, params: Path, **arguments: Any) -> None:
+    """Import one stage and run it on checked parameters."""
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    from hmdiff.params import load_params
+
+    checked = load_params(params)
+    importlib.import_module(f"hmdiff.stages.{stage}").run(**arguments, params=checked)
+
+
+@app.command()
+def body_models(
+    model: ModelName,
+    licensed: Annotated[Path, _option("Folder in which a user places the licensed model.")],
+    out: Out,
+    params: ParamsFile = PARAMS,
+) -> None:
+    """Build the open stand-in, or convert the licensed model that was placed."""
+    _run("body_models", params, model=model.value, licensed=licensed, out=out)
+
+
+@app.command()
+def mesh_sampling(
+    model: ModelName,
+    body: Body,
+    out: Out,
+    report: Annotated[Path, _option("Round-trip errors (JSON).")],
+    params: ParamsFile = PARAMS,
+) -> None:
+    """Choose the coarse vertices (D) and the way back to the full mesh (U)."""
+    _run("mesh_sampling", params, model=model.value, body=body, out=out, report=report)
+
+
+@app.command()
+def acquire(
+    dataset: str,
+    body: Body,
+    placed: Annotated[Path, _option("Folder in which a user places the real data set.")],
+    out: Out,
+    params: ParamsFile = PARAMS,
+) -> None:
+    """Take the real data set that was placed by hand, or render its stand-in."""
+    _run("acquire", params, dataset=dataset, body=body, placed=placed, out=out)
+
+
+@app.command()
+def prepare(
+    dataset: str,
+    raw: Annotated[Path, _option("Data in their native layout.")],
+    body: Body,
+    out: Out,
+    params: ParamsFile = PARAMS,
+) -> None:
+    """Read a native layout, crop, join the ground truth and write one HDF5 file."""
+    _run("prepare", params, dataset=dataset, raw=raw, body=body, out=out)
+
+
+@app.command()
+def pretrain_extractor(
+    kind: KindName, prepared: Prepared, out: Out, params: ParamsFile = PARAMS
+) -> None:
+    """Pre-train the backbone phi_I and the pose head phi_P."""
+    _run("pretrain_extractor", params, kind=kind.value, prepared=prepared, out=out)
+
+
+@app.command()
+def extract_features(
+    prepared: Prepared,
+    extractor: Extractor,
+    body: Body,
+    sampling: Sampling,
+    out: Out,
+    params: ParamsFile = PARAMS,
+) -> None:
+    """Store the image feature f_I and the prior U of every image once."""
+    _run("extract_features", params, prepared=prepared, extractor=extractor, body=body,
+         sampling=sampling, out=out)  # fmt: skip
+
+
+@app.command()
+def train(
+    experiment: str,
+    features: Features,
+    sampling: Sampling,
+    body: Body,
+    prepared: Prepared,
+    out: Out,
+    params: ParamsFile = PARAMS,
+) -> None:
+    """Train g and the upsampling MLP, a baseline, or the linear control."""
+    _run("train", params, experiment=experiment, features=features, sampling=sampling, body=body,
+         prepared=prepared, out=out)  # fmt: skip
+
+
+@app.command()
+def select_steps(
+    method: str,
+    model: Model,
+    features: Features,
+    prepared: Prepared,
+    body: Body,
+    sampling: Sampling,
+    out: Out,
+    params: ParamsFile = PARAMS,
+) -> None:
+    """Find the number of reverse steps of a method on validation data."""
+    _run("select_steps", params, method=method, model=model, features=features,
+         prepared=prepared, body=body, sampling=sampling, out=out)  # fmt: skip
+
+
+@app.command()
+def evaluate(
+    evaluation: str,
+    model: Model,
+    steps: Annotated[Path, _option("Number of steps of the method (JSON).")],
+    features: Features,
+    prepared: Prepared,
+    body: Body,
+    sampling: Sampling,
+    out: Out,
+    params: ParamsFile = PARAMS,
+) -> None:
+    """Recover the meshes of the test images and score them under the data set's protocol."""
+    _run("evaluate", params, evaluation=evaluation, model=model, steps=steps, features=features,
+         prepared=prepared, body=body, sampling=sampling, out=out)  # fmt: skip
+
+
+@app.command()
+def speed(
+    model: Model,
+    extractor: Extractor,
+    prepared: Prepared,
+    body: Body,
+    sampling: Sampling,
+    out: Out,
+    params: ParamsFile = PARAMS,
+) -> None:
+    """Time HMDiff and FastMETRO's architecture, image to full mesh, in one run."""
+    _run("speed", params, model=model, extractor=extractor, prepared=prepared, body=body,
+         sampling=sampling, out=out)  # fmt: skip
+
+
+@app.command()
+def table(
+    number: Annotated[int, typer.Argument(min=1, max=6)],
+    evaluations: Annotated[Path, _option("Folder of the evaluations.")],
+    out: Out,
+    speed: Annotated[Path | None, _option("Timings of the speed stage (Table 6).")] = None,
+    params: ParamsFile = PARAMS,
+) -> None:
+    """Put the measured rows of a table beside the paper's: CSV, LaTeX, JSON and MLflow."""
+    _run("table", params, number=number, evaluations=evaluations, out=out, speed=speed)
+
+
+@app.command()
+def preset(name: str, params: ParamsFile = PARAMS) -> None:
+    """Write a preset's values (presets/NAME.yaml) into params.yaml; its comments stay."""
+    from hmdiff.presets import apply_preset
+
+    changed = apply_preset(name, params)
+    typer.echo(f"{params}: preset {name}, {changed} values changed")
+
+
+def main() -> None:
+    """Run the command line; what a user can mend is one line and exit code 2."""
+    try:
+        sys.exit(app(standalone_mode=False))
+    except TyperException as error:
+        sys.exit(_fail(f"{error.format_message().rstrip('.')}; see `hmdiff --help`"))
+    except Abort:
+        sys.exit(130)
+    except UserError as error:
+        sys.exit(_fail(str(error)))
+    except OSError as error:
+        if error.errno not in MENDABLE:
+            raise
+        sys.exit(_fail(f"{error.filename or 'writing'}: {error.strerror}; free or open it"))
+
+
+def _fail(message: str) -> int:
+    print(f"hmdiff: error: {' '.join(message.split())}", file=sys.stderr)
+    return 2

@@ -1,0 +1,86 @@
+"""From a full image and a square to the network's input, and the intrinsics that go with it."""
+
+from __future__ import annotations
+
+import io
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from hmdiff.errors import UserError
+
+
+@dataclass(frozen=True)
+class Square:
+    """An axis-aligned square in an image; continuous pixels."""
+
+    left: float
+    top: float
+    side: float
+
+
+def square_about(box: np.ndarray, scale: float) -> Square:
+    """The square about the centre of ``box`` (x, y, w, h), ``scale`` times its longer side."""
+    x, y, width, height = (float(value) for value in box)
+    side = scale * max(width, height)
+    return Square(x + width / 2 - side / 2, y + height / 2 - side / 2, side)
+
+
+def central_square(camera_frame: float, side: float) -> Square:
+    """The square of ``side`` pixels in the middle of a square image of ``camera_frame`` pixels."""
+    return Square((camera_frame - side) / 2, (camera_frame - side) / 2, side)
+
+
+def crop_camera(camera: np.ndarray, square: Square, size: int) -> np.ndarray:
+    """Intrinsics (3, 3) of the crop of ``square`` resized to ``size`` x ``size`` pixels.
+
+    With continuous pixels, whose first centre is at 0.5, the crop is u' = (u - left) size / side,
+    without the half pixels that integer centres would need.
+    """
+    scale = size / square.side
+    change = np.array(
+        [[scale, 0, -square.left * scale], [0, scale, -square.top * scale], [0, 0, 1.0]]
+    )
+    return change @ camera
+
+
+def crop_image(path: Path, square: Square, size: int) -> Image.Image:
+    """Cut ``square`` out of the image at ``path`` and resize it; black beyond the border.
+
+    The filter is a triangle as wide as the reduction, so that nothing aliases. A JPEG that is
+    reduced twofold or more is decoded at a smaller size in the first place.
+
+    Raises:
+        UserError: the image is missing or cannot be decoded.
+    """
+    try:
+        with Image.open(path) as image:
+            width = image.width
+            reduction = max(1, math.floor(square.side / size))
+            image.draft("RGB", (image.width // reduction, image.height // reduction))
+            # JPEG decodes at 1/2, 1/4 or 1/8 exactly; only the last block is rounded up.
+            factor = round(width / image.width)
+            return _cut(image.convert("RGB"), square, factor, size)
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such image; put it back or run acquire again") from None
+    except (UnidentifiedImageError, OSError, SyntaxError) as error:
+        raise UserError(f"{path}: not a readable image ({error}); put it back") from None
+
+
+def _cut(image: Image.Image, square: Square, factor: int, size: int) -> Image.Image:
+    left, top, side = square.left / factor, square.top / factor, square.side / factor
+    # Whole pixels about the square first: crop() fills what lies outside with black.
+    x, y = math.floor(left), math.floor(top)
+    around = image.crop((x, y, math.ceil(left + side), math.ceil(top + side)))
+    box = (left - x, top - y, left - x + side, top - y + side)
+    return around.resize((size, size), Image.Resampling.BILINEAR, box=box)
+
+
+def encode_jpeg(image: Image.Image, quality: int, chroma: str) -> bytes:
+    """JPEG bytes; ``chroma`` is the subsampling, such as ``4:4:4``."""
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=quality, subsampling=chroma)
+    return buffer.getvalue()

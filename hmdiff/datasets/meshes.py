@@ -1,0 +1,54 @@
+"""From what a sample holds to its mesh and joints in the camera frame."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from hmdiff.bodies.model import BodyModel
+from hmdiff.datasets.sample import Sample
+
+
+def rest_root(body: BodyModel, betas: np.ndarray) -> np.ndarray:
+    """(3,) root joint of the unposed body of ``betas`` (10,), metres, model frame."""
+    shape = torch.as_tensor(betas, dtype=torch.float32)[None]
+    pose = torch.zeros(1, body.kind.parameters)
+    return body.kinematic(pose, shape)[0, 0].double().numpy()
+
+
+def camera_vertices(samples: Sequence[Sample], body: BodyModel) -> list[np.ndarray | None]:
+    """(V, 3) float32 camera-frame vertices of each sample, metres; None where it has no mesh."""
+    result: list[np.ndarray | None] = [sample.vertices for sample in samples]
+    posed = [
+        index
+        for index, sample in enumerate(samples)
+        if sample.vertices is None and sample.pose is not None
+    ]
+    if posed:
+        poses, betas, translations = (
+            torch.as_tensor(
+                np.stack([getattr(samples[index], name) for index in posed]), dtype=torch.float32
+            )
+            for name in ("pose", "betas", "translation")
+        )
+        vertices = body.vertices(poses, betas) + translations[:, None]
+        for index, value in zip(posed, vertices.numpy(), strict=True):
+            result[index] = value
+    return result
+
+
+def camera_joints(
+    sample: Sample, vertices: np.ndarray | None, regressor: np.ndarray
+) -> np.ndarray:
+    """(J, 3) camera-frame joints: the sample's own, else regressed from its mesh."""
+    if sample.joints is not None:
+        return sample.joints
+    return regressor @ vertices
+
+
+def kinematic_joints(body: BodyModel, poses: np.ndarray, betas: np.ndarray) -> np.ndarray:
+    """(n, 24 or 16, 3) joints of the model's own skeleton for ``poses`` (n, P) at one shape."""
+    shape = torch.as_tensor(betas, dtype=torch.float32).expand(len(poses), -1)
+    return body.kinematic(torch.as_tensor(poses, dtype=torch.float32), shape).double().numpy()

@@ -1,0 +1,35 @@
+"""Taking a real copy that the user placed by hand."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+OURS = "README.md"  # the tracked note on what to place there
+
+
+def is_placed(folder: Path) -> bool:
+    """Whether ``folder`` holds more than the project's own README.md (hidden files aside)."""
+    return folder.is_dir() and any(
+        entry.name != OURS and not entry.name.startswith(".") for entry in folder.iterdir()
+    )
+
+
+def take(source: Path, target: Path) -> None:
+    """Bring the tree ``source`` to the existing folder ``target``.
+
+    Files are hard-linked where both lie on one file system and copied otherwise. Links are
+    followed, so that large parts may lie on another disk.
+    """
+    for folder, _, names in os.walk(source, followlinks=True):
+        below = target / Path(folder).relative_to(source)
+        below.mkdir(exist_ok=True)
+        for name in names:
+            if name == OURS or name.startswith("."):
+                continue
+            file = (Path(folder) / name).resolve()
+            try:
+                os.link(file, below / name)
+            except OSError:
+                shutil.copy2(file, below / name)

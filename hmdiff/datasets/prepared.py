@@ -1,0 +1,160 @@
+"""Prepared HDF5: one file a data set, whatever its native layout was."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import torch
+from PIL import Image
+from torch.utils.data import Dataset
+
+from hmdiff.bodies.model import BodyModel
+from hmdiff.datasets.sample import SPLITS
+from hmdiff.errors import UserError
+
+
+class PreparedFile:
+    """Read access to a prepared file.
+
+    The file is opened when first needed and again in every process, because an HDF5 handle does
+    not survive a fork. Rows are read one at a time: h5py's fancy indexing is far slower.
+
+    Raises:
+        UserError: (on first access) the file is missing, cut, or no prepared file.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self._file: h5py.File | None = None
+        self._process = -1
+
+    def __enter__(self) -> PreparedFile:
+        self._open()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"path": self.path, "_file": None, "_process": -1}
+
+    def close(self) -> None:
+        """Close the file in this process; the next access opens it again."""
+        if self._file is not None and self._process == os.getpid():
+            self._file.close()
+        self._file = None
+
+    def __len__(self) -> int:
+        return len(self._open()["split"])
+
+    @property
+    def attrs(self) -> dict[str, Any]:
+        """Attributes of the file: dataset, kind, source, units, crop, protocol, splits, ..."""
+        return dict(self._open().attrs)
+
+    def indices(self, split: str) -> np.ndarray:
+        """Rows of ``split``, ascending."""
+        return np.flatnonzero(self.array("split") == SPLITS.index(split))
+
+    def jpeg(self, index: int) -> bytes:
+        """The JPEG bytes of one crop."""
+        return self._open()["image"][index].tobytes()
+
+    def image(self, index: int, size: int | None = None) -> np.ndarray:
+        """(size, size, 3) uint8 RGB; at the stored size where ``size`` is None.
+
+        A JPEG is decoded at a half, a quarter or an eighth where that is no smaller than ``size``.
+        """
+        try:
+            with Image.open(io.BytesIO(self.jpeg(index))) as image:
+                if size is not None:
+                    image.draft("RGB", (size, size))
+                image = image.convert("RGB")
+        except OSError as error:
+            raise UserError(f"{self.path}: image {index}: {error}; {self._remedy()}") from None
+        if size is not None and image.size != (size, size):
+            image = image.resize((size, size), Image.Resampling.BILINEAR)
+        return np.array(image)
+
+    def array(self, name: str) -> np.ndarray:
+        """The whole of one data set other than ``image``."""
+        return self._open()[name][:]
+
+    def sample_ids(self) -> list[str]:
+        """The sample ids, by row."""
+        return [str(name) for name in self._open()["sample_id"].asstr()[:]]
+
+    def meshes(self, indices: np.ndarray, body: BodyModel) -> np.ndarray:
+        """(n, V, 3) float32 meshes of rows ``indices``, metres, relative to their own root joint.
+
+        Raises:
+            ValueError: a row has no mesh (``valid_mesh``).
+        """
+        indices = np.asarray(indices)
+        valid = self.array("valid_mesh")[indices]
+        if not valid.all():
+            raise ValueError(f"{self.path}: row {indices[~valid][0]} has no mesh")
+        file = self._open()
+        if "vertices" in file:
+            stored = np.empty((len(indices), body.kind.vertices, 3), np.float32)
+            for row, index in enumerate(indices):
+                stored[row] = file["vertices"][index]
+            vertices = torch.from_numpy(stored)
+        else:
+            poses, betas = (
+                torch.from_numpy(self.array(name)[indices]) for name in ("pose", "betas")
+            )
+            vertices = body.vertices(poses, betas)
+        return body.root_relative(vertices)[0].cpu().numpy()
+
+    def _open(self) -> h5py.File:
+        if self._file is None or self._process != os.getpid():
+            if not self.path.exists():
+                raise UserError(f"{self.path}: no such file; {self._remedy()}")
+            try:
+                file = h5py.File(self.path, "r")
+            except OSError:
+                raise UserError(
+                    f"{self.path}: is cut or not HDF5; delete it and {self._remedy()}"
+                ) from None
+            missing = {"dataset", "kind", "source"} - set(file.attrs)
+            missing |= {"image", "joints", "split", "valid_mesh"} - set(file)
+            if missing:
+                file.close()
+                raise UserError(
+                    f"{self.path}: has no {sorted(missing)[0]!r}, so it is no prepared file; "
+                    f"delete it and {self._remedy()}"
+                )
+            self._file, self._process = file, os.getpid()
+        return self._file
+
+    def _remedy(self) -> str:
+        return f"run prepare@{self.path.stem}"
+
+
+class PreparedImages(Dataset):
+    """Torch data set of rows ``indices``.
+
+    An item is the image (3, S, S) uint8, the root-relative joints (J, 3) float32 in metres, and
+    which of them are valid (J,) bool.
+    """
+
+    def __init__(self, path: str | Path, indices: Iterable[int], image_size: int) -> None:
+        self.file = PreparedFile(path)
+        self.rows = np.asarray(list(indices), dtype=np.int64)
+        self.size = image_size
+        self.joints = torch.from_numpy(self.file.array("joints")[self.rows])
+        self.valid = torch.from_numpy(self.file.array("valid_joints")[self.rows])
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, item: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        image = self.file.image(int(self.rows[item]), self.size)
+        return torch.from_numpy(image).permute(2, 0, 1), self.joints[item], self.valid[item]

@@ -1,0 +1,140 @@
+"""Writing a prepared HDF5 file: streamed, verified, and renamed into place when whole."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+import hmdiff
+from hmdiff.datasets.prepared import PreparedFile
+from hmdiff.datasets.sample import SPLITS, Sample
+from hmdiff.errors import UserError
+from hmdiff.files import atomic_file
+from hmdiff.kinds import Kind
+
+BLOCK = 64  # rows written at once
+UNITS = "metres, pixels, radians; camera frame: x right, y down, z forward"
+
+
+@dataclass(frozen=True)
+class Record:
+    """One row: a sample, its crop as JPEG, the crop's intrinsics, and camera-frame joints."""
+
+    sample: Sample
+    jpeg: bytes
+    camera: np.ndarray  # (3, 3)
+    joints: np.ndarray  # (J, 3) metres
+
+
+def write_prepared(
+    path: str | Path, records: Iterable[Record], kind: Kind, attrs: Mapping[str, str], count: int
+) -> int:
+    """Write ``records`` (at most ``count``) to ``path``; return how many there were.
+
+    ``attrs`` are kept as given beside ``kind``, ``units``, ``splits`` and ``code_version``;
+    PreparedFile needs ``dataset`` and ``source``. Vertices are stored where the first record's
+    sample carries them.
+
+    Raises:
+        UserError: there was no record at all, or what was written does not read back.
+    """
+    with atomic_file(path) as temporary:
+        with h5py.File(temporary, "w") as file:
+            file.attrs.update(
+                {
+                    **attrs,
+                    "kind": kind.name,
+                    "units": UNITS,
+                    "splits": list(SPLITS),
+                    "code_version": hmdiff.__version__,
+                }
+            )
+            written = _stream(file, records, kind, count)
+        if not written:
+            raise UserError(f"{path}: no sample to write; look at what acquire placed in data/raw")
+        _verify(temporary, written)
+    return written
+
+
+def _stream(file: h5py.File, records: Iterable[Record], kind: Kind, count: int) -> int:
+    written = 0
+    block: list[Record] = []
+    for record in records:
+        if not file.keys():
+            _create(file, kind, count, with_vertices=record.sample.vertices is not None)
+        block.append(record)
+        if len(block) == BLOCK:
+            written += _flush(file, block, kind, written)
+            block = []
+    if block:
+        written += _flush(file, block, kind, written)
+    for dataset in file.values():
+        dataset.resize(written, axis=0)
+    return written
+
+
+def _create(file: h5py.File, kind: Kind, count: int, with_vertices: bool) -> None:
+    def create(name: str, shape: tuple[int, ...], dtype: object) -> None:
+        # One row a chunk for the large vertices, which are read singly; blocks for the rest.
+        rows = 1 if name == "vertices" else min(BLOCK, count)
+        file.create_dataset(
+            name, (count, *shape), dtype, maxshape=(count, *shape), chunks=(rows, *shape)
+        )
+
+    create("image", (), h5py.vlen_dtype(np.uint8))
+    create("sample_id", (), h5py.string_dtype())
+    create("split", (), np.uint8)
+    create("bbox", (4,), np.float32)
+    create("camera", (3, 3), np.float32)
+    create("pose", (kind.parameters,), np.float32)
+    create("betas", (10,), np.float32)
+    create("joints", (kind.joint_count, 3), np.float32)
+    create("root", (3,), np.float32)
+    create("valid_mesh", (), np.bool_)
+    create("valid_joints", (kind.joint_count,), np.bool_)
+    if with_vertices:
+        create("vertices", (kind.vertices, 3), np.float32)
+
+
+def _flush(file: h5py.File, block: list[Record], kind: Kind, start: int) -> int:
+    rows = slice(start, start + len(block))
+    samples = [record.sample for record in block]
+    joints = np.stack([record.joints for record in block])
+    images = np.empty(len(block), dtype=object)
+    images[:] = [np.frombuffer(record.jpeg, np.uint8) for record in block]
+    file["image"][rows] = images
+    file["sample_id"][rows] = [sample.sample_id for sample in samples]
+    file["split"][rows] = [SPLITS.index(sample.split) for sample in samples]
+    file["bbox"][rows] = np.stack([sample.bbox for sample in samples])
+    file["camera"][rows] = np.stack([record.camera for record in block])
+    file["pose"][rows] = np.stack([_or_nan(s.pose, kind.parameters) for s in samples])
+    file["betas"][rows] = np.stack([_or_nan(s.betas, 10) for s in samples])
+    file["root"][rows] = joints[:, kind.root]
+    file["joints"][rows] = joints - joints[:, kind.root, None]
+    file["valid_mesh"][rows] = [sample.valid_mesh for sample in samples]
+    # All three formats annotate every joint of every sample.
+    file["valid_joints"][rows] = np.ones((len(block), kind.joint_count), bool)
+    if "vertices" in file:
+        file["vertices"][rows] = np.stack([sample.vertices for sample in samples])
+    return len(block)
+
+
+def _or_nan(value: np.ndarray | None, size: int) -> np.ndarray:
+    return np.full(size, np.nan) if value is None else value
+
+
+def _verify(path: Path, count: int) -> None:
+    with PreparedFile(path) as file:
+        joints = file.array("joints")
+        names = file.sample_ids()
+        if len(file) != count or not np.isfinite(joints).all() or len(set(names)) != count:
+            raise UserError(
+                f"{path}: rows are missing, double or not finite after writing; "
+                "check the disk and run prepare again"
+            )
+        for index in (0, count - 1):
+            file.image(index)

@@ -1,0 +1,85 @@
+"""g with its condition, parametrisation and schedule: everything that the reverse process calls."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from hmdiff.compute import autocast
+from hmdiff.diffusion.conditions import Condition
+from hmdiff.diffusion.denoiser import Denoiser, KeysValues
+from hmdiff.diffusion.parametrisation import Parametrisation
+from hmdiff.diffusion.schedule import NoiseSchedule
+from hmdiff.params import DenoiserParams, DiffusionParams, ExperimentParams
+
+
+class MeshDiffusion(nn.Module):
+    """The trained part of one experiment, ``diffusion`` or ``direct`` (Baselines A and B).
+
+    A direct model is the same network that gives the mesh in one forward pass, from the mean mesh
+    at step K (Sec. 5.2, Table 3). It predicts a mesh and no noise, so that it always uses the edm
+    form, which there is the mean mesh plus sigma_data times the output.
+    """
+
+    def __init__(
+        self,
+        experiment: ExperimentParams,
+        diffusion: DiffusionParams,
+        denoiser: DenoiserParams,
+        mean: Tensor,
+        joints: int,
+        mask: Tensor | None = None,
+    ):
+        """``mean`` (V, 3) is the mean coarse training mesh in metres, ``mask`` see the denoiser."""
+        super().__init__()
+        self.scale = diffusion.scale[experiment.kind]
+        self.direct = experiment.model == "direct"
+        self.schedule = NoiseSchedule.from_params(diffusion)
+        form = "edm" if self.direct else diffusion.parametrisation
+        self.parametrisation = Parametrisation(
+            form, self.schedule, mean.float() * self.scale, diffusion.sigma_data
+        )
+        self.condition = Condition(experiment.condition, joints, self.scale)
+        self.denoiser = Denoiser(len(mean), diffusion.steps, experiment.depth, denoiser, mask)
+
+    def context(self, image_feature: Tensor, draws: Tensor) -> list[KeysValues]:
+        """Keys and values of f_I (B, 49, 128) and U's draws (B, n, J, 3), once for all steps."""
+        return self.denoiser.context(self.condition(image_feature, draws))
+
+    def output(self, h_k: Tensor, k: int | Tensor, context: list[KeysValues]) -> Tensor:
+        """The raw float32 output of the network for h_k (B, N, V, 3) in model units."""
+        return self.denoiser(self.parametrisation.network_input(h_k, k), k, context).float()
+
+    def predictor(
+        self, context: list[KeysValues], precision: str
+    ) -> Callable[[Tensor, int | Tensor], tuple[Tensor, Tensor]]:
+        """``predict(h_k, k) -> (h0_hat, s)`` for the reverse process; Eq. 7 itself is float32."""
+
+        def predict(h_k: Tensor, k: int | Tensor) -> tuple[Tensor, Tensor]:
+            with autocast(h_k.device, precision):
+                output = self.output(h_k, k, context)
+            return self.parametrisation.decode(output, h_k, k)
+
+        return predict
+
+    def direct_start(self, images: int) -> Tensor:
+        """(B, 1, V, 3): h_K of a direct model, at which its network sees zeros."""
+        alpha = self.schedule.alpha(self.schedule.steps)
+        return (alpha**0.5 * self.parametrisation.mean).expand(images, 1, -1, -1)
+
+
+def build_model(
+    seed_generator: torch.Generator,
+    experiment: ExperimentParams,
+    diffusion: DiffusionParams,
+    denoiser: DenoiserParams,
+    mean: Tensor,
+    joints: int,
+    mask: Tensor | None = None,
+) -> MeshDiffusion:
+    """A :class:`MeshDiffusion` with initial weights that depend on ``seed_generator`` alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed_generator.initial_seed())
+        return MeshDiffusion(experiment, diffusion, denoiser, mean, joints, mask)

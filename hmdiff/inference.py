@@ -1,0 +1,260 @@
+"""From stored features to meshes: every row of the tables is one call of :meth:`Predictor.predict`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from hmdiff.bodies.model import BodyModel
+from hmdiff.bodies.sampling import MeshSampling
+from hmdiff.compute import autocast, generator
+from hmdiff.diffusion.alignment import Alignment
+from hmdiff.diffusion.reverse import reverse_process
+from hmdiff.errors import UserError
+from hmdiff.extractor.features import Features
+from hmdiff.params import ReverseParams
+from hmdiff.training.folder import TrainedModel, load_model
+
+StepCallback = Callable[[int, int, Tensor, Tensor, Alignment | None], None]
+"""(first image of the batch, k, h_k, h0_hat, alignment) with meshes (B, N, Vc, 3) in metres."""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Meshes of n images in root-relative metres, on the CPU.
+
+    Attributes:
+        coarse: (n, Vc, 3) centre of H_0, the mean of the chains (A11).
+        full: (n, V, 3), minus its own regressed root joint.
+        active_steps: (n,) steps with DAT, the mean over the chains; 0 without guidance.
+        ratio: (n,) last R_k that was measured, the mean over the chains; NaN without guidance.
+        chains: (n, N, Vc, 3) if they were asked for.
+    """
+
+    coarse: Tensor
+    full: Tensor
+    active_steps: Tensor
+    ratio: Tensor
+    chains: Tensor | None = None
+
+
+class ChainNoise:
+    """Standard normal numbers (B, N, V, 3), one stream per (seed, sample, chain).
+
+    What an image gets depends neither on the images beside it nor on the number of chains.
+    """
+
+    def __init__(self, seed: int, sample_ids: Sequence[str], chains: int, shape: tuple[int, int]):
+        self.streams = [generator(seed, sample, i) for sample in sample_ids for i in range(chains)]
+        self.shape = (len(sample_ids), chains, *shape)
+
+    def __call__(self) -> Tensor:
+        numbers = [torch.randn(self.shape[2:], generator=stream) for stream in self.streams]
+        return torch.stack(numbers).view(self.shape)
+
+
+class Predictor:
+    """A trained experiment, ready to run: diffusion, direct and linear models alike."""
+
+    def __init__(
+        self,
+        model: TrainedModel,
+        body: BodyModel,
+        sampling: MeshSampling,
+        device: torch.device | str = "cpu",
+        precision: Literal["bf16", "fp32"] = "fp32",
+    ):
+        self.model = model.to(device)
+        self.device = torch.device(device)
+        self.precision = precision
+        self.regressor = torch.as_tensor(body.regressor, dtype=torch.float32)
+        coarse_regressor = sampling.coarse_regressor(self.regressor.numpy())
+        self.coarse_regressor = torch.as_tensor(coarse_regressor).float().to(device)  # f
+        self.root = body.kind.root
+
+    @classmethod
+    def load(
+        cls,
+        folder: Path,
+        body: BodyModel,
+        sampling: MeshSampling,
+        device: torch.device | str = "cpu",
+        precision: Literal["bf16", "fp32"] = "fp32",
+    ) -> Predictor:
+        """Read a folder of the train stage.
+
+        Raises:
+            UserError: the folder is damaged, or was trained for another mesh.
+        """
+        model = load_model(folder)
+        joints, full = body.regressor.shape
+        found = (model.recipe.joints, model.recipe.sizes[-1], model.recipe.sizes[0])
+        wanted = (joints, full, sampling.up.shape[1])
+        if found != wanted:
+            raise UserError(
+                f"{folder}/model.json: joints, vertices and coarse vertices are {found}, but body "
+                f"model and mesh sampling have {wanted}; train it again with these"
+            )
+        return cls(model, body, sampling, device, precision)
+
+    def predict(
+        self,
+        features: Features,
+        *,
+        steps: int,
+        reverse: ReverseParams,
+        guidance: Literal["none", "dat", "disrupted"] = "none",
+        start: Literal["noise", "prior"] = "noise",
+        prior: Literal["draws", "peak"] = "draws",
+        activation: bool = True,
+        seed: int = 0,
+        batch: int = 8,
+        keep_chains: bool = False,
+        callback: StepCallback | None = None,
+    ) -> Prediction:
+        """Meshes for all n rows of ``features``, ``batch`` images at a time.
+
+        Args:
+            steps: of DDIM; direct and linear models have none and ignore it, as all that follows.
+            reverse: chains, eta, and everything about DAT.
+            guidance: ``dat`` is Algorithm 1, ``disrupted`` pulls h_k itself towards U (Table 5).
+            start: ``noise`` is H_K, ``prior`` is H_U: one draw of U a chain, lifted to a mesh.
+            prior: ``draws`` of U, or its ``peak`` u_c alone, for guidance and H_U.
+            activation: False is "Ours w/o AS".
+            seed: of the noise, with each row's sample_id.
+
+        Raises:
+            UserError: a prediction is not finite (the guidance diverged).
+        """
+        parts = []
+        for first in range(0, len(features), batch):
+            rows = features.select(torch.arange(first, min(first + batch, len(features))))
+            if self.model.network is None:
+                part = self._linear(rows)
+            elif self.model.network.direct:
+                part = self._direct(rows)
+            else:
+                part = self._diffusion(
+                    rows, steps, reverse, guidance, start, prior, activation, seed,
+                    None if callback is None else (lambda *a, first=first: callback(first, *a)),
+                )  # fmt: skip
+            finite = part[0].flatten(1).isfinite().all(1)
+            if not finite.all():
+                wrong = rows.sample_id[int((~finite).nonzero()[0])]
+                raise UserError(
+                    f"params.yaml: reverse.gamma: the mesh of sample {wrong} is not finite, "
+                    f"guidance {guidance!r} diverged; lower gamma or use reduction: mean"
+                )
+            parts.append(part)
+        chains, active_steps, ratio = (torch.cat(column) for column in zip(*parts, strict=True))
+        coarse = chains.mean(1)
+        return Prediction(
+            coarse=coarse,
+            full=self._full(coarse, batch),
+            active_steps=active_steps,
+            ratio=ratio,
+            chains=chains if keep_chains else None,
+        )
+
+    def _diffusion(
+        self, rows, steps, reverse, guidance, start, prior, activation, seed, callback
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        network = self.model.network
+        draws = rows.draws.float() if prior == "draws" else rows.peak.float()[:, None]
+        draws = draws.to(self.device)
+        with torch.no_grad(), autocast(self.device, self.precision):
+            context = network.context(
+                rows.image_feature.to(self.device), rows.draws.float().to(self.device)
+            )
+        shape = (self.coarse_regressor.shape[1], 3)
+        noise = ChainNoise(seed, rows.sample_id, reverse.chains, shape)
+        if start == "noise":
+            h_K = noise().to(self.device)  # Alg. 1 line 1
+        else:
+            # H_U of Table 5: chain n starts from draw n, the draws in turn if there are fewer.
+            turn = torch.arange(reverse.chains, device=self.device) % draws.shape[1]
+            h_K = network.scale * self.model.pose_to_mesh(draws[:, turn])
+        alignment = None
+        if guidance != "none":
+            alignment = self._alignment(
+                guidance, draws * network.scale, rows.draws.shape[1], reverse, activation
+            )
+
+        def report(k: int, h_k: Tensor, h0_hat: Tensor) -> None:
+            callback(k, h_k / network.scale, h0_hat / network.scale, alignment)
+
+        h_0 = reverse_process(
+            network.predictor(context, self.precision),
+            h_K,
+            network.schedule,
+            steps,
+            guidance=alignment,
+            eta=reverse.eta,
+            noise=lambda: noise().to(self.device),
+            callback=None if callback is None else report,
+        )
+        if alignment is None:
+            return self._unguided(h_0 / network.scale)
+        active_steps = alignment.active_steps.float().mean(1)
+        return (h_0 / network.scale).cpu(), active_steps.cpu(), alignment.ratio.mean(1).cpu()
+
+    def _alignment(
+        self,
+        guidance: str,
+        draws: Tensor,
+        full_count: int,
+        reverse: ReverseParams,
+        activation: bool,
+    ) -> Alignment:
+        """The guidance of one batch; ``full_count`` is n, the number of draws of the full U."""
+        disrupted = guidance == "disrupted"
+        reduction = reverse.disrupted_reduction if disrupted else reverse.reduction
+        # u_c replaces n terms of Eq. 10's sum by one: weighted n-fold it pulls as hard (A8).
+        alone = draws.shape[1] == 1 and reduction == "sum" and reverse.peak_weight == "equal"
+        return Alignment(
+            draws=draws,
+            regressor=self.coarse_regressor,
+            schedule=self.model.network.schedule,
+            gamma=reverse.gamma,
+            threshold=reverse.threshold,
+            reduction=reduction,
+            first_gap=reverse.gap,
+            gradient=reverse.gradient,
+            measured_on="h" if disrupted else "h0",
+            activation=activation,
+            weight=float(full_count) if alone else 1.0,
+        )
+
+    def _direct(self, rows: Features) -> tuple[Tensor, Tensor, Tensor]:
+        network = self.model.network
+        with torch.no_grad():
+            with autocast(self.device, self.precision):
+                context = network.context(
+                    rows.image_feature.to(self.device), rows.draws.float().to(self.device)
+                )
+            predict = network.predictor(context, self.precision)
+            h0_hat, _ = predict(network.direct_start(len(rows)), network.schedule.steps)
+        return self._unguided(h0_hat / network.scale)
+
+    def _linear(self, rows: Features) -> tuple[Tensor, Tensor, Tensor]:
+        return self._unguided(self.model.pose_to_mesh(rows.centre.float().to(self.device))[:, None])
+
+    @staticmethod
+    def _unguided(chains: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        count = len(chains)
+        return chains.cpu(), torch.zeros(count), torch.full((count,), torch.nan)
+
+    def _full(self, coarse: Tensor, batch: int) -> Tensor:
+        """h_m, (n, V, 3): the upsampled centre minus its own root joint."""
+        parts = []
+        with torch.no_grad():
+            for rows in coarse.split(batch):
+                full = self.model.upsampler(rows.to(self.device)).cpu()
+                root = torch.einsum("v,bvc->bc", self.regressor[self.root], full)
+                parts.append(full - root[:, None])
+        return torch.cat(parts)

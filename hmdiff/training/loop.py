@@ -1,0 +1,134 @@
+"""The one training loop, for diffusion and direct models alike.
+
+Plain torch on one device: g is small, and experiments run side by side as processes, which fills
+several cores or GPUs better than splitting one of them would.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from hmdiff.compute import generator
+from hmdiff.diffusion.model import MeshDiffusion
+from hmdiff.errors import UserError
+from hmdiff.extractor.features import Features
+from hmdiff.params import TrainingParams
+from hmdiff.training.objective import Batch, Objective
+
+CURVE_POINTS = 40  # rows of curve.csv
+
+
+def sample_batches(
+    count: int, samples: int, batch: int, random: torch.Generator
+) -> Iterator[Tensor]:
+    """Index tensors that go through shuffled epochs of ``count`` and hold ``samples`` in all.
+
+    Every experiment thus sees exactly as many samples as the others, whatever its speed.
+    """
+    order = torch.empty(0, dtype=torch.long)
+    for start in range(0, samples, batch):
+        size = min(batch, samples - start)
+        while len(order) < size:
+            order = torch.cat([order, torch.randperm(count, generator=random)])
+        yield order[:size]
+        order = order[size:]
+
+
+def learning_rate(step: int, steps: int, warmup: int, peak: float) -> float:
+    """Linear warm-up over ``warmup`` steps times a cosine that reaches 0 after ``steps``."""
+    return peak * min(1.0, (step + 1) / max(1, warmup)) * (1 + math.cos(math.pi * step / steps)) / 2
+
+
+def update_average(average: nn.Module, model: nn.Module, step: int, decay: float) -> None:
+    """One step of the exponential moving average; young averages forget faster."""
+    decay = min(decay, (1 + step) / (10 + step))
+    with torch.no_grad():
+        for mean, value in zip(average.parameters(), model.parameters(), strict=True):
+            mean.lerp_(value, 1 - decay)
+
+
+def train(
+    model: MeshDiffusion,
+    features: Features,
+    regressor: Tensor,
+    faces: Tensor,
+    params: TrainingParams,
+    *,
+    seed: int,
+    device: torch.device,
+    precision: str,
+    name: str = "train",
+) -> tuple[MeshDiffusion, list[dict[str, float]]]:
+    """Train ``model`` on ``features``; returns the averaged model and the curve.
+
+    Args:
+        regressor, faces: f (J, Vc) and the triangles (F, 3) of the coarse mesh.
+        name: the experiment, for messages.
+
+    The curve has the mean of every loss term since its last row, and the samples seen.
+
+    Raises:
+        UserError: the loss is no longer finite; the line names step and samples.
+    """
+    model = model.to(device).train()
+    average = copy.deepcopy(model)
+    objective = Objective(model, regressor.to(device), faces.to(device), params, precision)
+    optimiser = torch.optim.AdamW(model.parameters(), weight_decay=params.weight_decay)
+    random = generator(seed, "training noise")
+    steps = math.ceil(params.samples / params.batch)
+    warmup = params.warmup // params.batch
+    curve: list[dict[str, float]] = []
+    since: list[dict[str, Tensor]] = []
+    seen = 0
+    order = sample_batches(
+        len(features), params.samples, params.batch, generator(seed, "training order")
+    )
+    for step, indices in enumerate(tqdm(order, total=steps, desc=name, disable=None)):
+        rate = learning_rate(step, steps, warmup, params.learning_rate)
+        for group in optimiser.param_groups:
+            group["lr"] = rate
+        shares, means = objective(_batch(features, indices, model, random, device))
+        if not shares.isfinite().all():
+            wrong = [features.sample_id[i] for i in indices[~shares.isfinite().cpu()]]
+            raise UserError(
+                f"train@{name}: the loss is not finite at step {step} for {len(wrong)} samples "
+                f"({', '.join(wrong[:3])}); lower training.learning_rate or check their features"
+            )
+        optimiser.zero_grad()
+        shares.sum().backward()
+        nn.utils.clip_grad_norm_(model.parameters(), params.clip)
+        optimiser.step()
+        update_average(average, model, step, params.ema)
+        since.append(means)
+        seen += len(indices)
+        if (step + 1) * CURVE_POINTS // steps > step * CURVE_POINTS // steps:
+            row = {key: sum(float(m[key]) for m in since) / len(since) for key in means}
+            curve.append({"samples": seen, "learning_rate": rate, **row})
+            since = []
+    return average.eval(), curve
+
+
+def _batch(
+    features: Features,
+    indices: Tensor,
+    model: MeshDiffusion,
+    random: torch.Generator,
+    device: torch.device,
+) -> Batch:
+    coarse = features.coarse[indices]
+    return Batch(
+        image_feature=features.image_feature[indices].to(device),
+        draws=features.draws[indices].to(device),
+        coarse=coarse.to(device),
+        joints=features.joints[indices].to(device),
+        valid_mesh=features.valid_mesh[indices].to(device),
+        valid_joints=features.valid_joints[indices].to(device),
+        k=torch.randint(1, model.schedule.steps + 1, (len(indices),), generator=random).to(device),
+        z=torch.randn(coarse.shape, generator=random).to(device),
+    )

@@ -1,0 +1,105 @@
+"""L_total of Sec. 4.4 for one batch: diffusion and direct models, samples without mesh or joints."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from hmdiff.compute import autocast
+from hmdiff.diffusion.model import MeshDiffusion
+from hmdiff.params import TrainingParams
+from hmdiff.training.losses import SurfaceLosses, diffusion_loss, joint_loss, vertex_loss
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Training samples on the model's device; meshes and joints in root-relative metres.
+
+    ``coarse`` (B, Vc, 3) is anything where ``valid_mesh`` (B,) is False, ``joints`` (B, J, 3)
+    where ``valid_joints`` (B, J) is. ``k`` (B,) and ``z`` (B, Vc, 3) are step and noise of Eq. 4.
+    """
+
+    image_feature: Tensor
+    draws: Tensor
+    coarse: Tensor
+    joints: Tensor
+    valid_mesh: Tensor
+    valid_joints: Tensor
+    k: Tensor
+    z: Tensor
+
+
+class Objective:
+    """Computes the loss terms of a batch. Lengths inside are model units, so that the weights
+    mean the same for hands, whose metres are scaled up (A15)."""
+
+    def __init__(
+        self,
+        model: MeshDiffusion,
+        regressor: Tensor,
+        faces: Tensor,
+        params: TrainingParams,
+        precision: str,
+    ):
+        """``regressor`` f (J, Vc) and ``faces`` (F, 3) belong to the coarse mesh."""
+        self.model = model
+        self.regressor = regressor
+        self.surface = SurfaceLosses(faces)
+        self.precision = precision
+        self.weights = {
+            "diff": 0.0 if model.direct else params.lambda_diff,
+            "v": params.lambda_v,
+            "j": params.lambda_j,
+            "n": params.lambda_n,
+            "e": params.lambda_e,
+        }
+
+    def _forward(self, batch: Batch, h_0: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(h0_hat (B, Vc, 3), L_Diff (B,), weights of the mesh losses (B,))."""
+        model, form = self.model, self.model.parametrisation
+        if model.direct:
+            k: int | Tensor = model.schedule.steps
+            h_k = model.direct_start(len(h_0))
+        else:
+            # Without a mesh there is nothing to add noise to: such a sample starts at K, where
+            # alpha ~ 0 leaves noise alone, and only its joints are compared.
+            k = torch.where(batch.valid_mesh, batch.k, model.schedule.steps)
+            h_k = model.schedule.add_noise(h_0, k, batch.z)[:, None]  # Eq. 4
+        with autocast(h_k.device, self.precision):
+            context = model.context(batch.image_feature, batch.draws)
+            output = model.output(h_k, k, context)
+        h0_hat, _ = form.decode(output, h_k, k)  # Eq. 7
+        if model.direct:
+            zeros = torch.zeros(len(h_0), device=h_0.device)
+            return h0_hat[:, 0], zeros, zeros + 1
+        target = form.target(h_0[:, None], h_k, k)
+        return h0_hat[:, 0], diffusion_loss(output, target), form.mesh_weight(k)
+
+    def __call__(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """The total loss of each sample's share (B,), and the batch mean of every term.
+
+        The shares add up to L_total; a term's mean runs over the samples that have its truth.
+        """
+        scale, has_mesh = self.model.scale, batch.valid_mesh
+        mean = self.model.parametrisation.mean
+        h_0 = torch.where(has_mesh[:, None, None], batch.coarse * scale, mean)
+        h0_hat, difference, mesh_weight = self._forward(batch, h_0)
+        normal, edge = self.surface(h0_hat, h_0)
+        pose = torch.einsum("jv,bvc->bjc", self.regressor, h0_hat)  # f(h^_0)
+        joint = joint_loss(pose, batch.joints * scale, batch.valid_joints)
+        terms = {
+            "diff": (difference, has_mesh),
+            "v": (mesh_weight * vertex_loss(h0_hat, h_0), has_mesh),
+            "j": (mesh_weight * joint, batch.valid_joints.any(1)),
+            "n": (mesh_weight * normal, has_mesh),
+            "e": (mesh_weight * edge, has_mesh),
+        }
+        shares = torch.zeros_like(difference)
+        means = {}
+        for name, (values, mask) in terms.items():
+            share = torch.where(mask, values, 0.0) / mask.sum().clamp_min(1)
+            means[name] = share.sum().detach()
+            shares = shares + self.weights[name] * share
+        return shares, means

@@ -1,0 +1,85 @@
+"""Helpers that run the two engines in a copy of this project."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def environment() -> dict[str, str]:
+    """The caller's environment with this interpreter's scripts first and everything quiet."""
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    quiet = {"PATH": path, "DVC_NO_ANALYTICS": "1", "MLFLOW_DISABLE_TELEMETRY": "true"}
+    outer = ("PYTEST_", "MLFLOW_", "SNAKEMAKE_")
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(outer)}
+    return {**kept, **quiet, "NO_COLOR": "1"}
+
+
+def run(folder: Path, *command: str, check: bool = True, timeout: float = 1200) -> str:
+    """Run a command in ``folder``; its output, or an assertion that shows it."""
+    done = subprocess.run(
+        command, cwd=folder, env=environment(), text=True, timeout=timeout,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False,
+    )  # fmt: skip
+    assert not check or done.returncode == 0, f"{' '.join(command)}:\n{done.stdout[-6000:]}"
+    return done.stdout
+
+
+def copy_engine(folder: Path) -> None:
+    """Copy what makes a project run under both engines: the workflow and DVC's settings."""
+    for name in ("Snakefile", ".dvcignore", "workflow", "profiles", ".dvc/config"):
+        source = ROOT / name
+        target = folder / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if source.is_dir():
+            shutil.copytree(source, target)
+        else:
+            shutil.copy(source, target)
+
+
+def copy_project(folder: Path) -> None:
+    """Copy every file of this checkout that git would track, into a repository of its own."""
+    names = subprocess.run(
+        ["git", "ls-files", "-co", "--exclude-standard", "-z"],
+        cwd=ROOT, check=True, capture_output=True, text=True,
+    ).stdout.split("\0")  # fmt: skip
+    for name in filter(None, names):
+        if (ROOT / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, folder / name)
+    run(folder, "git", "init", "-q")
+
+
+def snakemake(folder: Path, *arguments: str, **options) -> str:
+    return run(folder, "snakemake", "--cores", "2", "--nocolor", *arguments, **options)
+
+
+def dvc(folder: Path, *arguments: str, **options) -> str:
+    return run(folder, "dvc", *arguments, **options)
+
+
+def ran_by_dvc(output: str) -> set[str]:
+    """Stages that `dvc repro` ran."""
+    return set(re.findall(r"^Running stage '([^']+)'", output, re.MULTILINE))
+
+
+def ran_by_snakemake(output: str) -> set[str]:
+    """Stages that Snakemake ran or, with -n, would run; groups and `all` are no stages."""
+    jobs = set(re.findall(r"^\s+rule ([^\s:]+)|^(?:local)?rule ([^\s:]+):", output, re.MULTILINE))
+    named = {name for pair in jobs for name in pair if name}
+    table = re.search(r"^job +count\n[- ]+\n(.*?)^total", output, re.MULTILINE | re.DOTALL)
+    counted = {line.split()[0] for line in table[1].splitlines() if line.strip()} if table else set()
+    return {name for name in named | counted if name != "all"}
+
+
+def assert_settled(folder: Path) -> None:
+    """Nothing is left to do for either engine, and DVC says so."""
+    assert "up to date" in dvc(folder, "status")
+    assert "Nothing to be done" in snakemake(folder, "-n", "all")
+    assert ran_by_dvc(dvc(folder, "repro")) == set()
