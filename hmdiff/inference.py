@@ -1,11 +1,12 @@
-"""From stored features to meshes: every row of the tables is one call of :meth:`Predictor.predict`."""
+"""From stored features to meshes: a row of the tables is one call of :meth:`Predictor.predict`."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -14,7 +15,9 @@ from hmdiff.bodies.model import BodyModel
 from hmdiff.bodies.sampling import MeshSampling
 from hmdiff.compute import autocast, generator
 from hmdiff.diffusion.alignment import Alignment
+from hmdiff.diffusion.denoiser import KeysValues
 from hmdiff.diffusion.reverse import reverse_process
+from hmdiff.diffusion.schedule import NoiseSchedule
 from hmdiff.errors import UserError
 from hmdiff.extractor.features import Features
 from hmdiff.params import ReverseParams
@@ -22,6 +25,57 @@ from hmdiff.training.folder import TrainedModel, load_model
 
 StepCallback = Callable[[int, int, Tensor, Tensor, Alignment | None], None]
 """(first image of the batch, k, h_k, h0_hat, alignment) with meshes (B, N, Vc, 3) in metres."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """How a diffusion model is run: one row of Tables 3 to 5.
+
+    Attributes:
+        steps: of DDIM.
+        reverse: chains, eta, and the numbers of DAT.
+        guidance: ``dat`` is Algorithm 1, ``disrupted`` pulls h_k itself towards U (Table 5).
+        start: ``noise`` is H_K, ``prior`` is H_U: one draw of U a chain, lifted to a mesh.
+        prior: ``draws`` of U, or its ``peak`` u_c alone, for the guidance and for H_U.
+        activation: False is "Ours w/o AS".
+        seed: of the noise, together with each row's sample_id.
+    """
+
+    steps: int
+    reverse: ReverseParams
+    guidance: Literal["none", "dat", "disrupted"] = "none"
+    start: Literal["noise", "prior"] = "noise"
+    prior: Literal["draws", "peak"] = "draws"
+    activation: bool = True
+    seed: int = 0
+
+    def alignment(
+        self, rows: Features, regressor: Tensor, schedule: NoiseSchedule, scale: float
+    ) -> Alignment | None:
+        """The guidance of one batch; ``regressor`` is f, ``scale`` model units per metre."""
+        if self.guidance == "none":
+            return None
+        disrupted = self.guidance == "disrupted"
+        reduction = self.reverse.disrupted_reduction if disrupted else self.reverse.reduction
+        # u_c replaces n terms of Eq. 10's sum by one: weighted n-fold it pulls as hard (A8).
+        equal = self.prior == "peak" and self.reverse.peak_weight == "equal"
+        return Alignment(
+            draws=scale * self.samples(rows).to(regressor.device),
+            regressor=regressor,
+            schedule=schedule,
+            gamma=self.reverse.gamma,
+            threshold=self.reverse.threshold,
+            reduction=reduction,
+            first_gap=self.reverse.gap,
+            gradient=self.reverse.gradient,
+            measured_on="h" if disrupted else "h0",
+            activation=self.activation,
+            weight=rows.draws.shape[1] if equal and reduction == "sum" else 1,
+        )
+
+    def samples(self, rows: Features) -> Tensor:
+        """What stands for U, (B, n, J, 3) metres: its draws, or u_c with n = 1."""
+        return (rows.draws if self.prior == "draws" else rows.peak[:, None]).float()
 
 
 @dataclass(frozen=True)
@@ -72,10 +126,9 @@ class Predictor:
         self.model = model.to(device)
         self.device = torch.device(device)
         self.precision = precision
-        self.regressor = torch.as_tensor(body.regressor, dtype=torch.float32)
-        coarse_regressor = sampling.coarse_regressor(self.regressor.numpy())
-        self.coarse_regressor = torch.as_tensor(coarse_regressor).float().to(device)  # f
-        self.root = body.kind.root
+        regressor = body.regressor.cpu()
+        self.root_row = regressor[body.kind.root]
+        self.regressor_f = torch.as_tensor(sampling.coarse_regressor(regressor.numpy())).to(device)
 
     @classmethod
     def load(
@@ -106,31 +159,20 @@ class Predictor:
         self,
         features: Features,
         *,
-        steps: int,
-        reverse: ReverseParams,
-        guidance: Literal["none", "dat", "disrupted"] = "none",
-        start: Literal["noise", "prior"] = "noise",
-        prior: Literal["draws", "peak"] = "draws",
-        activation: bool = True,
-        seed: int = 0,
         batch: int = 8,
         keep_chains: bool = False,
         callback: StepCallback | None = None,
+        **how: Any,
     ) -> Prediction:
         """Meshes for all n rows of ``features``, ``batch`` images at a time.
 
-        Args:
-            steps: of DDIM; direct and linear models have none and ignore it, as all that follows.
-            reverse: chains, eta, and everything about DAT.
-            guidance: ``dat`` is Algorithm 1, ``disrupted`` pulls h_k itself towards U (Table 5).
-            start: ``noise`` is H_K, ``prior`` is H_U: one draw of U a chain, lifted to a mesh.
-            prior: ``draws`` of U, or its ``peak`` u_c alone, for guidance and H_U.
-            activation: False is "Ours w/o AS".
-            seed: of the noise, with each row's sample_id.
+        ``how`` are the fields of :class:`Run`: steps, reverse, guidance, start, prior, activation
+        and seed. Direct and linear models ignore them.
 
         Raises:
             UserError: a prediction is not finite (the guidance diverged).
         """
+        run = Run(**how)
         parts = []
         for first in range(0, len(features), batch):
             rows = features.select(torch.arange(first, min(first + batch, len(features))))
@@ -139,16 +181,13 @@ class Predictor:
             elif self.model.network.direct:
                 part = self._direct(rows)
             else:
-                part = self._diffusion(
-                    rows, steps, reverse, guidance, start, prior, activation, seed,
-                    None if callback is None else (lambda *a, first=first: callback(first, *a)),
-                )  # fmt: skip
+                part = self._diffusion(rows, run, callback and partial(callback, first))
             finite = part[0].flatten(1).isfinite().all(1)
             if not finite.all():
                 wrong = rows.sample_id[int((~finite).nonzero()[0])]
                 raise UserError(
-                    f"params.yaml: reverse.gamma: the mesh of sample {wrong} is not finite, "
-                    f"guidance {guidance!r} diverged; lower gamma or use reduction: mean"
+                    f"params.yaml: reverse.gamma: the mesh of sample {wrong} is not finite with "
+                    f"guidance {run.guidance!r}; lower gamma or take the mean as reduction"
                 )
             parts.append(part)
         chains, active_steps, ratio = (torch.cat(column) for column in zip(*parts, strict=True))
@@ -161,83 +200,47 @@ class Predictor:
             chains=chains if keep_chains else None,
         )
 
-    def _diffusion(
-        self, rows, steps, reverse, guidance, start, prior, activation, seed, callback
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        network = self.model.network
-        draws = rows.draws.float() if prior == "draws" else rows.peak.float()[:, None]
-        draws = draws.to(self.device)
+    def _context(self, rows: Features) -> list[KeysValues]:
         with torch.no_grad(), autocast(self.device, self.precision):
-            context = network.context(
+            return self.model.network.context(
                 rows.image_feature.to(self.device), rows.draws.float().to(self.device)
             )
-        shape = (self.coarse_regressor.shape[1], 3)
-        noise = ChainNoise(seed, rows.sample_id, reverse.chains, shape)
-        if start == "noise":
+
+    def _diffusion(
+        self, rows: Features, run: Run, callback: Callable[..., None] | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        network, chains = self.model.network, run.reverse.chains
+        noise = ChainNoise(run.seed, rows.sample_id, chains, (self.regressor_f.shape[1], 3))
+        if run.start == "noise":
             h_K = noise().to(self.device)  # Alg. 1 line 1
         else:
-            # H_U of Table 5: chain n starts from draw n, the draws in turn if there are fewer.
-            turn = torch.arange(reverse.chains, device=self.device) % draws.shape[1]
-            h_K = network.scale * self.model.pose_to_mesh(draws[:, turn])
-        alignment = None
-        if guidance != "none":
-            alignment = self._alignment(
-                guidance, draws * network.scale, rows.draws.shape[1], reverse, activation
-            )
+            # H_U of Table 5: chain i starts from draw i, in turn if there are fewer draws.
+            samples = run.samples(rows)[:, torch.arange(chains) % run.samples(rows).shape[1]]
+            h_K = network.scale * self.model.pose_to_mesh(samples.to(self.device))
+        alignment = run.alignment(rows, self.regressor_f, network.schedule, network.scale)
 
         def report(k: int, h_k: Tensor, h0_hat: Tensor) -> None:
             callback(k, h_k / network.scale, h0_hat / network.scale, alignment)
 
         h_0 = reverse_process(
-            network.predictor(context, self.precision),
+            network.predictor(self._context(rows), self.precision),
             h_K,
             network.schedule,
-            steps,
+            run.steps,
             guidance=alignment,
-            eta=reverse.eta,
+            eta=run.reverse.eta,
             noise=lambda: noise().to(self.device),
-            callback=None if callback is None else report,
+            callback=report if callback else None,
         )
         if alignment is None:
             return self._unguided(h_0 / network.scale)
         active_steps = alignment.active_steps.float().mean(1)
         return (h_0 / network.scale).cpu(), active_steps.cpu(), alignment.ratio.mean(1).cpu()
 
-    def _alignment(
-        self,
-        guidance: str,
-        draws: Tensor,
-        full_count: int,
-        reverse: ReverseParams,
-        activation: bool,
-    ) -> Alignment:
-        """The guidance of one batch; ``full_count`` is n, the number of draws of the full U."""
-        disrupted = guidance == "disrupted"
-        reduction = reverse.disrupted_reduction if disrupted else reverse.reduction
-        # u_c replaces n terms of Eq. 10's sum by one: weighted n-fold it pulls as hard (A8).
-        alone = draws.shape[1] == 1 and reduction == "sum" and reverse.peak_weight == "equal"
-        return Alignment(
-            draws=draws,
-            regressor=self.coarse_regressor,
-            schedule=self.model.network.schedule,
-            gamma=reverse.gamma,
-            threshold=reverse.threshold,
-            reduction=reduction,
-            first_gap=reverse.gap,
-            gradient=reverse.gradient,
-            measured_on="h" if disrupted else "h0",
-            activation=activation,
-            weight=float(full_count) if alone else 1.0,
-        )
-
     def _direct(self, rows: Features) -> tuple[Tensor, Tensor, Tensor]:
         network = self.model.network
+        predict = network.predictor(self._context(rows), self.precision)
         with torch.no_grad():
-            with autocast(self.device, self.precision):
-                context = network.context(
-                    rows.image_feature.to(self.device), rows.draws.float().to(self.device)
-                )
-            predict = network.predictor(context, self.precision)
             h0_hat, _ = predict(network.direct_start(len(rows)), network.schedule.steps)
         return self._unguided(h0_hat / network.scale)
 
@@ -255,6 +258,6 @@ class Predictor:
         with torch.no_grad():
             for rows in coarse.split(batch):
                 full = self.model.upsampler(rows.to(self.device)).cpu()
-                root = torch.einsum("v,bvc->bc", self.regressor[self.root], full)
+                root = torch.einsum("v,bvc->bc", self.root_row, full)
                 parts.append(full - root[:, None])
         return torch.cat(parts)

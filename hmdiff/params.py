@@ -28,6 +28,7 @@ class Compute(Section):
     device: str
     precision: Literal["bf16", "fp32"]
     threads: Count
+    workers: Whole
 
 
 class BodyModelParams(Section):
@@ -43,6 +44,7 @@ class MeshSamplingParams(Section):
     quadric_poses: Whole
     stiffness: NotNegative
     neighbours: Annotated[int, Field(ge=3)]
+    noise: Positive
     fit_meshes: Annotated[int, Field(ge=8)]
     test_meshes: Count
 
@@ -105,6 +107,14 @@ class ExtractorParams(Section):
     batch: Annotated[int, Field(ge=2)]
     learning_rate: Positive
     weight_decay: NotNegative
+    warmup: Whole
+    clip: Positive
+    target_sigma: Positive
+    l1_weight: NotNegative
+    colour_gain: Unit
+    colour_offset: Unit
+    mirror: Unit
+    validations: Count
 
 
 class PriorParams(Section):

@@ -150,7 +150,7 @@ def asset(name: str) -> Path:
 
 def read_target(path: Path, count: int) -> np.ndarray:
     """Displacements (count, 3) in metres, float32, of one ``.target.gz`` file."""
-    rows = np.array(gzip.decompress(path.read_bytes()).split(), dtype=np.float64).reshape(-1, 4)
+    rows = np.fromstring(gzip.decompress(path.read_bytes()), sep=" ").reshape(-1, 4)
     moved = np.zeros((count, 3), dtype=np.float32)
     moved[rows[:, 0].astype(int)] = rows[:, 1:] * DECIMETRE
     return moved

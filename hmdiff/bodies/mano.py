@@ -27,7 +27,6 @@ _ANGLE = 1.6  # radians for the pose blend shapes
 _RINGS = 2  # rows of faces of the forearm beyond the hand's texture chart
 _BOUNDARY = 16  # vertices of MANO's open wrist: with 778 in all, that gives its 1538 faces
 _GRASPS = 2000  # random poses whose principal components are `hands_components`
-_COEFFICIENTS = 1554  # rows of MANO's `hands_coeffs`
 
 
 def build_mano(
@@ -130,16 +129,11 @@ def _details(count: int) -> list[tuple[np.ndarray, np.ndarray]]:
 
 
 def _pose_space(joints: np.ndarray, rng: np.random.Generator) -> dict[str, np.ndarray]:
-    """MANO's `hands_mean` (45,), `hands_components` (45, 45) and `hands_coeffs` (1554, 45)."""
+    """MANO's `hands_mean` (45,) and `hands_components` (45, 45), a direction a row."""
     poses = finger_poses(joints.astype(np.float64), _GRASPS, rng).reshape(_GRASPS, -1)
     mean = poses.mean(0)
     _, vectors = np.linalg.eigh((poses - mean).T @ (poses - mean))
     components = vectors[:, ::-1].T
     largest = np.abs(components).argmax(1)
     components *= np.sign(components[np.arange(len(components)), largest])[:, None]
-    coefficients = (poses - mean) @ components.T
-    return {
-        "hands_mean": mean,
-        "hands_components": components,
-        "hands_coeffs": coefficients[:_COEFFICIENTS],
-    }
+    return {"hands_mean": mean, "hands_components": components}

@@ -7,7 +7,6 @@ neither chumpy nor a matching scipy is needed.
 
 from __future__ import annotations
 
-import collections
 import pickle
 from pathlib import Path
 from typing import Any
@@ -17,27 +16,31 @@ import scipy.sparse as sp
 
 from hmdiff.errors import UserError
 
-_NUMPY_CORES = ("numpy.core", "numpy._core")
+_PYTHON_2 = {"__builtin__": "builtins", "copy_reg": "copyreg"}
+# Globals that are handed out as they are.
 _ALLOWED: dict[tuple[str, str], Any] = {
     ("numpy", "ndarray"): np.ndarray,
     ("numpy", "dtype"): np.dtype,
     ("builtins", "set"): set,
-    ("builtins", "frozenset"): frozenset,
+    ("builtins", "bytes"): bytes,  # of an empty array
     ("builtins", "object"): object,
-    ("builtins", "complex"): complex,
-    ("builtins", "slice"): slice,
-    ("builtins", "bytearray"): bytearray,
-    ("collections", "OrderedDict"): collections.OrderedDict,
 }
-# The functions behind pickled arrays: (module below numpy's core, name).
-_NUMPY_FUNCTIONS = (("multiarray", "_reconstruct"), ("multiarray", "scalar"))
+_ALLOWED |= {
+    (f"{core}.multiarray", name): getattr(np._core.multiarray, name)
+    for core in ("numpy.core", "numpy._core")
+    for name in ("_reconstruct", "scalar")
+}
 
 
 class _Record:
     """Takes the state of a foreign object and does nothing with it."""
 
-    def __init__(self, *_: Any):
-        self.state: dict[str, Any] = {}
+    state: dict[str, Any]
+
+    def __new__(cls, *_: Any) -> _Record:
+        record = super().__new__(cls)
+        record.state = {}
+        return record
 
     def __setstate__(self, state: Any) -> None:
         self.state = state if isinstance(state, dict) else {}
@@ -65,24 +68,46 @@ class _Foreign(pickle.UnpicklingError):
     """An object that has no place in a model file."""
 
 
+class _MakeRecord:
+    """copyreg._reconstructor of protocols 0 and 1, which makes inert records only.
+
+    An object without a dictionary instead of a function, so that no pickle can set attributes.
+    """
+
+    __slots__ = ()
+
+    def __call__(self, cls: Any, base: Any, state: Any) -> _Record:
+        if isinstance(cls, type) and issubclass(cls, _Record) and base is object and state is None:
+            return cls()
+        raise _Foreign(f"a {getattr(cls, '__name__', cls)} made by copyreg._reconstructor")
+
+
+class _EncodeLatin1:
+    """_codecs.encode, by which Python 3 writes bytes under protocol 2; latin1 only."""
+
+    __slots__ = ()
+
+    def __call__(self, text: str, encoding: str) -> bytes:
+        if encoding != "latin1":
+            raise _Foreign(f"text in {encoding}")
+        return text.encode("latin1")
+
+
 class _Unpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
+        module = _PYTHON_2.get(module, module)
         if (module, name) in _ALLOWED:
             return _ALLOWED[module, name]
         if (module, name) == ("copyreg", "_reconstructor"):
-            return _reconstruct_record
+            return _MakeRecord()
         if (module, name) == ("_codecs", "encode"):
-            return _encode_latin1
-        for core in _NUMPY_CORES:
-            if any((module, name) == (f"{core}.{m}", n) for m, n in _NUMPY_FUNCTIONS):
-                return getattr(np._core.multiarray, name)
+            return _EncodeLatin1()
         if module.partition(".")[0] == "chumpy":
             return _Chumpy
-        if module.startswith("scipy.sparse"):
-            if name in ("csc_matrix", "csc_array"):
-                return _Csc
-            if name in ("csr_matrix", "csr_array"):
-                return _Csr
+        if module.startswith("scipy.sparse") and name in ("csc_matrix", "csc_array"):
+            return _Csc
+        if module.startswith("scipy.sparse") and name in ("csr_matrix", "csr_array"):
+            return _Csr
         raise _Foreign(f"{module}.{name}")
 
 
@@ -155,17 +180,3 @@ def _sparse(value: _Sparse) -> sp.csc_matrix:
     matrix = value.layout(parts, shape=tuple(int(size) for size in shape))
     matrix.check_format(full_check=True)
     return sp.csc_matrix(matrix)
-
-
-def _reconstruct_record(cls: Any, base: Any, state: Any) -> Any:
-    """Protocol 0 and 1's way to make an object; only inert records are made so."""
-    if isinstance(cls, type) and issubclass(cls, _Record) and base is object and state is None:
-        return cls()
-    raise _Foreign(f"a {getattr(cls, '__name__', cls)} made by copyreg._reconstructor")
-
-
-def _encode_latin1(text: str, encoding: str) -> bytes:
-    """How Python 3 writes bytes under protocol 2; no codec but latin1 is ever used for that."""
-    if encoding != "latin1":
-        raise _Foreign(f"text in {encoding}")
-    return text.encode("latin1")

@@ -1,0 +1,1 @@
+"""Data sets: native layouts, rendered stand-ins, crops, and the prepared HDF5 files."""

@@ -12,6 +12,10 @@ from PIL import Image, UnidentifiedImageError
 
 from hmdiff.errors import UserError
 
+# A JPEG is decoded at least this many times larger than the crop, so that the filter below, not
+# the decoder's blocks, decides what the crop looks like (Pillow's advice for its `reducing_gap`).
+GAP = 2.0
+
 
 @dataclass(frozen=True)
 class Square:
@@ -29,9 +33,9 @@ def square_about(box: np.ndarray, scale: float) -> Square:
     return Square(x + width / 2 - side / 2, y + height / 2 - side / 2, side)
 
 
-def central_square(camera_frame: float, side: float) -> Square:
-    """The square of ``side`` pixels in the middle of a square image of ``camera_frame`` pixels."""
-    return Square((camera_frame - side) / 2, (camera_frame - side) / 2, side)
+def central_square(frame: float, side: float) -> Square:
+    """The square of ``side`` pixels in the middle of a square image of ``frame`` pixels."""
+    return Square((frame - side) / 2, (frame - side) / 2, side)
 
 
 def crop_camera(camera: np.ndarray, square: Square, size: int) -> np.ndarray:
@@ -51,7 +55,7 @@ def crop_image(path: Path, square: Square, size: int) -> Image.Image:
     """Cut ``square`` out of the image at ``path`` and resize it; black beyond the border.
 
     The filter is a triangle as wide as the reduction, so that nothing aliases. A JPEG that is
-    reduced twofold or more is decoded at a smaller size in the first place.
+    much reduced is decoded at a half, a quarter or an eighth in the first place.
 
     Raises:
         UserError: the image is missing or cannot be decoded.
@@ -59,7 +63,7 @@ def crop_image(path: Path, square: Square, size: int) -> Image.Image:
     try:
         with Image.open(path) as image:
             width = image.width
-            reduction = max(1, math.floor(square.side / size))
+            reduction = max(1, math.floor(square.side / size / GAP))
             image.draft("RGB", (image.width // reduction, image.height // reduction))
             # JPEG decodes at 1/2, 1/4 or 1/8 exactly; only the last block is rounded up.
             factor = round(width / image.width)

@@ -85,9 +85,7 @@ def read(root: Path, held_out: int) -> list[Sample]:
     return samples
 
 
-def _sample(
-    root: Path, part: str, hands: Hands, index: int, number: int, split: str
-) -> Sample:
+def _sample(root: Path, part: str, hands: Hands, index: int, number: int, split: str) -> Sample:
     return Sample(
         sample_id=f"{part}/{number:08d}",
         image=image_path(root, part, number),
@@ -122,7 +120,5 @@ def _read_list(root: Path, part: str, name: str, shape: tuple[int, ...]) -> np.n
     except (ValueError, TypeError):
         array = np.empty(0)
     if array.shape[1:] != shape:
-        raise UserError(
-            f"{path}: entries are not numbers of shape {shape}; unpack FreiHAND again"
-        )
+        raise UserError(f"{path}: entries are not numbers of shape {shape}; unpack FreiHAND again")
     return array

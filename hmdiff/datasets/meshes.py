@@ -39,9 +39,7 @@ def camera_vertices(samples: Sequence[Sample], body: BodyModel) -> list[np.ndarr
     return result
 
 
-def camera_joints(
-    sample: Sample, vertices: np.ndarray | None, regressor: np.ndarray
-) -> np.ndarray:
+def camera_joints(sample: Sample, vertices: np.ndarray | None, regressor: np.ndarray) -> np.ndarray:
     """(J, 3) camera-frame joints: the sample's own, else regressed from its mesh."""
     if sample.joints is not None:
         return sample.joints

@@ -47,9 +47,7 @@ def records(
             vertices = camera_vertices(samples[part], body)
             tasks = [
                 (sample, square, camera_joints(sample, mesh, regressor))
-                for sample, square, mesh in zip(
-                    samples[part], squares[part], vertices, strict=True
-                )
+                for sample, square, mesh in zip(samples[part], squares[part], vertices, strict=True)
                 if fits(sample, mesh, regressor)
             ]
             yield from pool.map(make, tasks)

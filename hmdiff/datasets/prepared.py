@@ -32,6 +32,7 @@ class PreparedFile:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self._file: h5py.File | None = None
+        self._images: h5py.Dataset | None = None  # looking it up costs as much as reading a row
         self._process = -1
 
     def __enter__(self) -> PreparedFile:
@@ -42,13 +43,13 @@ class PreparedFile:
         self.close()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"path": self.path, "_file": None, "_process": -1}
+        return {"path": self.path, "_file": None, "_images": None, "_process": -1}
 
     def close(self) -> None:
         """Close the file in this process; the next access opens it again."""
         if self._file is not None and self._process == os.getpid():
             self._file.close()
-        self._file = None
+        self._file = self._images = None
 
     def __len__(self) -> int:
         return len(self._open()["split"])
@@ -64,7 +65,8 @@ class PreparedFile:
 
     def jpeg(self, index: int) -> bytes:
         """The JPEG bytes of one crop."""
-        return self._open()["image"][index].tobytes()
+        self._open()
+        return self._images[index].tobytes()
 
     def image(self, index: int, size: int | None = None) -> np.ndarray:
         """(size, size, 3) uint8 RGB; at the stored size where ``size`` is None.
@@ -75,12 +77,11 @@ class PreparedFile:
             with Image.open(io.BytesIO(self.jpeg(index))) as image:
                 if size is not None:
                     image.draft("RGB", (size, size))
-                image = image.convert("RGB")
+                    if image.size != (size, size):
+                        image = image.resize((size, size), Image.Resampling.BILINEAR)
+                return np.array(image)
         except OSError as error:
             raise UserError(f"{self.path}: image {index}: {error}; {self._remedy()}") from None
-        if size is not None and image.size != (size, size):
-            image = image.resize((size, size), Image.Resampling.BILINEAR)
-        return np.array(image)
 
     def array(self, name: str) -> np.ndarray:
         """The whole of one data set other than ``image``."""
@@ -131,7 +132,7 @@ class PreparedFile:
                     f"{self.path}: has no {sorted(missing)[0]!r}, so it is no prepared file; "
                     f"delete it and {self._remedy()}"
                 )
-            self._file, self._process = file, os.getpid()
+            self._file, self._images, self._process = file, file["image"], os.getpid()
         return self._file
 
     def _remedy(self) -> str:

@@ -28,7 +28,7 @@ from hmdiff.rendering.scene import Mesh, render_frame, sample_light
 
 BLOCK = 8  # hands of one subject
 FOCAL = (420.0, 560.0)  # pixels; FreiHAND's lie about 480
-SCALE = (640.0, 860.0)  # pixels a metre: a flat hand of 18 cm covers 115 to 155 of the 180 cropped
+SCALE = (600.0, 820.0)  # pixels a metre: a flat hand of 18 cm covers 108 to 148 of the 180 cropped
 
 
 @dataclass(frozen=True)
@@ -55,14 +55,16 @@ def render(
     components = read_folder(folder)[1]["hands_components"]
     # The held-out samples come last, and subjects and backgrounds change with them.
     unique = -(-params.train // params.versions)
-    training = [("train", unique), ("val", dataset.held_out)]
-    for part, splits in (("training", training), ("evaluation", [("test", params.test)])):
-        total = sum(count for _, count in splits)
-        jobs: list[Block] = []
-        first = 0
-        for split, count in splits:
+    lists = {
+        "training": {"train": unique, "val": dataset.held_out},
+        "evaluation": {"test": params.test},
+    }
+    jobs: list[Block] = []
+    for part, splits in lists.items():
+        first, total = 0, sum(splits.values())
+        for split, count in splits.items():
+            versions = params.versions if part == "training" else 1
             for size in split_evenly(count, BLOCK):
-                versions = params.versions if split == "train" else 1
                 jobs.append(
                     Block(
                         root, part, split, first, size, total, versions, seeds.spawn(1)[0],
@@ -70,9 +72,11 @@ def render(
                     )
                 )  # fmt: skip
                 first += size
-        blocks = run_jobs(_render, jobs, folder, params.workers)
-        fields = zip(*(vars(block).values() for block in blocks), strict=True)
-        freihand.write_lists(root, part, Hands(*(np.concatenate(field) for field in fields)))
+    blocks = run_jobs(_render, jobs, folder, params.workers)
+    for part in lists:
+        own = [vars(hands) for job, hands in zip(jobs, blocks, strict=True) if job.part == part]
+        joined = {name: np.concatenate([hands[name] for hands in own]) for name in own[0]}
+        freihand.write_lists(root, part, Hands(**joined))
     return {"train": unique * params.versions, "val": dataset.held_out, "test": params.test}
 
 

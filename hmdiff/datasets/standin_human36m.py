@@ -155,7 +155,7 @@ def _act(
     """The stored frames of a sub-action, and the vertices of each in the world, metres."""
     length = job.shots[-1][0] + 1
     poses = pose_sequence(rng, length * job.step, job.params.yaw / 2)[:: job.step]
-    poses[:, :3] = compose(poses[:, :3], UPRIGHT)
+    poses[:, :3] = compose(UPRIGHT, poses[:, :3])
     vertices = posed_vertices(body, poses, subject.betas)
     path = rng.uniform(-0.25, 0.25, 2) + np.linspace(0, 1, length)[:, None] * rng.normal(0, 0.1, 2)
     translations = np.concatenate([path, -vertices[..., 2].min(1)[:, None]], axis=1)

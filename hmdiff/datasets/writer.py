@@ -104,9 +104,9 @@ def _flush(file: h5py.File, block: list[Record], kind: Kind, start: int) -> int:
     rows = slice(start, start + len(block))
     samples = [record.sample for record in block]
     joints = np.stack([record.joints for record in block])
-    images = np.empty(len(block), dtype=object)
-    images[:] = [np.frombuffer(record.jpeg, np.uint8) for record in block]
-    file["image"][rows] = images
+    for row, record in enumerate(block, start):
+        # Singly: h5py takes several of equal length for a matrix.
+        file["image"][row] = np.frombuffer(record.jpeg, np.uint8)
     file["sample_id"][rows] = [sample.sample_id for sample in samples]
     file["split"][rows] = [SPLITS.index(sample.split) for sample in samples]
     file["bbox"][rows] = np.stack([sample.bbox for sample in samples])

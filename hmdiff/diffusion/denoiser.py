@@ -140,7 +140,7 @@ class Denoiser(nn.Module):
         return [block.cross_attention.keys_values(tokens) for block in self.blocks]
 
     def forward(self, x: Tensor, k: int | Tensor, context: list[KeysValues]) -> Tensor:
-        """Coordinates (B, N, V, 3) of N chains an image at step k (int, or (B,)) -> (B, N, V, 3)."""
+        """Coordinates (B, N, V, 3) of N chains an image, step k (int, or (B,)) -> (B, N, V, 3)."""
         images, chains, vertices, _ = x.shape
         step = self.step_table[k].expand(images, -1)[:, None, None]
         tokens = torch.cat(

@@ -6,17 +6,18 @@ All four are linear in the network's input and output,
 
 so one table of coefficients describes them (A4):
 
-=======  ==============================  ==========================  ================================
-kind     c_skip                          c_out                       F is trained towards
-=======  ==============================  ==========================  ================================
-noise    1 / sqrt(a)                     -sqrt((1 - a) / a)          z, the text's DDPM/DDIM; mean = 0
-h0       0                               1                           h_0 - mean
-v        sqrt(a)                         -sqrt(1 - a)                Salimans and Ho 2022
-edm      sqrt(a) S / (a S + 1 - a)       sqrt(S (1-a) / (a S + 1-a)) Karras et al. 2022, Table 1
-=======  ==============================  ==========================  ================================
+=====  ==========================  ===============================  ============================
+kind   c_skip                      c_out                            F is trained towards
+=====  ==========================  ===============================  ============================
+noise  1 / sqrt(a)                 -sqrt((1 - a) / a)               z, as DDPM; the mean is 0
+h0     0                           1                                h_0 - mean
+v      sqrt(a)                     -sqrt(1 - a)                     v of Salimans and Ho 2022
+edm    sqrt(a) S / (a S + 1 - a)   sqrt(S (1 - a) / (a S + 1 - a))  unit variance (Karras et al.
+                                                                    2022, Table 1)
+=====  ==========================  ===============================  ============================
 
-with a = alpha_k and S = sigma_data^2. c_in is 1 except for edm, where it is 1 / sqrt(a S + 1 - a):
-Karras's preconditioning rewritten for the variance-preserving h_k of Eq. 4.
+with a = alpha_k and S = sigma_data^2. c_in is 1, and 1 / sqrt(a S + 1 - a) for edm: Karras's
+preconditioning rewritten for the variance-preserving h_k of Eq. 4.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The reverse diffusion process (Eq. 6-7, Algorithm 1). DAT and its variants are arguments of it."""
+"""The reverse diffusion process (Eq. 6-7, Algorithm 1); DAT and its variants are arguments."""
 
 from __future__ import annotations
 

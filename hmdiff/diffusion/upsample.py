@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -20,8 +21,9 @@ class Upsampler(nn.Module):
     def __init__(self, sizes: Sequence[int]):
         """``sizes`` are the vertex counts from coarse to full."""
         super().__init__()
+        self.sizes = tuple(sizes)
         self.layers = nn.ModuleList(
-            nn.Linear(few, many, bias=False) for few, many in zip(sizes, sizes[1:], strict=False)
+            nn.Linear(few, many, bias=False) for few, many in pairwise(sizes)
         )
 
     @classmethod

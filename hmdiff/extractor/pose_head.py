@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 from torch import Tensor, nn
 
 
@@ -23,7 +25,7 @@ class PoseHead(nn.Module):
                 nn.BatchNorm2d(outer),
                 nn.ReLU(inplace=True),
             )
-            for inner, outer in zip(widths[:-1], widths[1:], strict=True)
+            for inner, outer in itertools.pairwise(widths)
         ]
         self.deconvolutions = nn.Sequential(*layers)
         self.heatmaps = nn.Conv2d(channels[-1], 2 * joints, 1)

@@ -25,7 +25,13 @@ SKIN = np.array(  # from light to dark
     ]
 )
 HAIR = np.array(
-    [[0.08, 0.06, 0.05], [0.24, 0.15, 0.09], [0.42, 0.27, 0.14], [0.70, 0.55, 0.32], [0.6, 0.6, 0.6]]
+    [
+        [0.08, 0.06, 0.05],
+        [0.24, 0.15, 0.09],
+        [0.42, 0.27, 0.14],
+        [0.70, 0.55, 0.32],
+        [0.60, 0.60, 0.60],
+    ]
 )
 
 
@@ -44,10 +50,10 @@ def sample_clothing(rng: np.random.Generator, template: NDArray, kind: str) -> A
 
 
 def _sample_skin(rng: np.random.Generator) -> NDArray:
-    place = rng.uniform(0, len(SKIN) - 1)
+    place = (len(SKIN) - 1) * rng.uniform() ** 1.3  # somewhat more of the lighter ones
     low = int(place)
     colour = SKIN[low] + (place - low) * (SKIN[low + 1] - SKIN[low])
-    return colour * rng.uniform(0.93, 1.07, 3)
+    return colour * rng.uniform(0.96, 1.04, 3)
 
 
 def _flatten(plane: NDArray) -> NDArray:
@@ -82,9 +88,10 @@ def _dress_body(rng: np.random.Generator, template: NDArray) -> Appearance:
     side = np.abs(right - 0.5) * 2  # 0 in the middle, 1 at the finger tips
     atlas = _mottle(rng, skin, 0.06)
 
-    trousers_end = rng.choice([rng.uniform(0.05, 0.08), rng.uniform(0.15, 0.35)], p=[0.65, 0.35])
+    long_trousers, long_sleeves = rng.random() < 0.65, rng.random() < 0.4
+    trousers_end = rng.uniform(0.05, 0.08) if long_trousers else rng.uniform(0.15, 0.35)
     waist = rng.uniform(0.55, 0.62)
-    sleeve = rng.choice([0.24, rng.uniform(0.3, 0.48), rng.uniform(0.65, 0.78)], p=[0.15, 0.45, 0.4])
+    sleeve = rng.uniform(0.65, 0.78) if long_sleeves else rng.uniform(0.24, 0.48)
     neckline = ((side / 0.10) ** 2 + ((up - 0.86) / rng.uniform(0.035, 0.09)) ** 2) > 1
     legs = (up < waist + 0.02) & (up > trousers_end) & (side < 0.4)
     trunk = (up > waist - rng.uniform(0.0, 0.08)) & (up < 0.862) & (side < sleeve) & neckline
@@ -101,7 +108,7 @@ def _dress_body(rng: np.random.Generator, template: NDArray) -> Appearance:
     if rng.random() < 0.3:  # a belt
         _paint(atlas, (np.abs(up - waist) < 0.008) & (side < 0.4), sample_colour(rng, 0.0, 0.4))
     if rng.random() < 0.85:
-        _paint(atlas, (up < rng.uniform(0.035, 0.06)) & (side < 0.4), sample_colour(rng, 0.0, 0.9))
+        _paint(atlas, (up < rng.uniform(0.045, 0.07)) & (side < 0.4), sample_colour(rng, 0.0, 0.9))
     _paint_face(atlas, right, up, skin, hair)
 
     # The back and the top of the head carry hair; the rest of the body shows the atlas.
@@ -109,7 +116,7 @@ def _dress_body(rng: np.random.Generator, template: NDArray) -> Appearance:
     head = height > 0.875
     depth = (template[:, 2] - template[head, 2].min()) / np.ptp(template[head, 2])
     length = rng.uniform(0.87, 0.93)  # relative height down to which hair falls at the back
-    crown = rng.uniform(0.965, 0.985)
+    crown = rng.uniform(0.95, 0.975)
     haired = head & ((height > crown) | ((depth < 0.55) & (height > length)))
     bald = rng.random() < 0.08
     return Appearance(
@@ -121,9 +128,7 @@ def _dress_body(rng: np.random.Generator, template: NDArray) -> Appearance:
     )
 
 
-def _paint_face(
-    atlas: NDArray, right: NDArray, up: NDArray, skin: NDArray, hair: NDArray
-) -> None:
+def _paint_face(atlas: NDArray, right: NDArray, up: NDArray, skin: NDArray, hair: NDArray) -> None:
     """Eyes, brows and mouth, where MakeHuman's neutral face has them."""
     side = np.abs(right - 0.5)
     eyes = ((side - 0.018) / 0.008) ** 2 + ((up - 0.932) / 0.0035) ** 2 < 1
@@ -136,21 +141,21 @@ def _paint_face(
 
 def _dress_hand(rng: np.random.Generator, template: NDArray) -> Appearance:
     skin = _sample_skin(rng)
-    right, up = _atlas_axes()
+    right = _atlas_axes()[0]
     atlas = _mottle(rng, skin, rng.uniform(0.05, 0.12))
     # Knuckle folds: faint lines across the fingers.
     folds = 1 - 0.12 * np.maximum(np.sin(2 * np.pi * right * rng.uniform(9, 13)), 0) ** 8
     atlas *= np.where(right < 0.6, folds, 1.0)[..., None]
     style = rng.random()
     if style < 0.45:  # a sleeve up to the wrist
-        cut = rng.uniform(0.88, 0.97)
-        _paint(atlas, np.broadcast_to(right > cut, up.shape[:1] * 2), sample_pattern(rng, (ATLAS,) * 2))
+        covered = right > rng.uniform(0.88, 0.97)
+        _paint(atlas, covered.repeat(ATLAS, axis=0), sample_pattern(rng, (ATLAS, ATLAS)))
     elif style < 0.55:  # a strap
         start = rng.uniform(0.86, 0.93)
-        band = (right > start) & (right < start + rng.uniform(0.02, 0.06))
-        _paint(atlas, np.broadcast_to(band, up.shape[:1] * 2), sample_colour(rng, 0.0, 0.8))
+        covered = (right > start) & (right < start + rng.uniform(0.02, 0.06))
+        _paint(atlas, covered.repeat(ATLAS, axis=0), sample_colour(rng, 0.0, 0.8))
 
-    # The palm is paler than the back, most of all on dark skin; the nails lie on the back.
+    # The palm is paler than the back, most of all on dark skin.
     extent = np.ptp(template, axis=0)
     across = (template[:, 1] - np.median(template[:, 1])) / extent[1]
     pale = np.clip(skin * 0.55 + np.array([0.92, 0.70, 0.62]) * 0.45, 0, 1)

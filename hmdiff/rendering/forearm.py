@@ -15,9 +15,11 @@ def boundary_loop(faces: NDArray) -> NDArray:
 
     faces (m, 3) -> (k,). Raises ValueError unless the mesh has exactly one simple boundary loop.
     """
+    faces = np.asarray(faces, np.int64)
     edges = np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]])
-    known = {(int(a), int(b)) for a, b in edges}
-    following = {a: b for a, b in known if (b, a) not in known}
+    count = faces.max() + 1
+    open_ = ~np.isin(edges[:, 0] * count + edges[:, 1], edges[:, 1] * count + edges[:, 0])
+    following = dict(edges[open_].tolist())
     if not following:
         raise ValueError("the mesh has no boundary")
     loop = [min(following)]

@@ -9,7 +9,7 @@ from scipy.spatial.transform import Rotation
 from hmdiff.rendering.scene import Appearance, Mesh
 from hmdiff.rendering.textures import sample_pattern
 
-GAP = 0.02  # least distance to the target, in units of the target's size
+GAP = 0.02  # least distance to the target, relative to its size
 TEXTURE = 64  # texels
 
 
@@ -61,24 +61,23 @@ def sample_occluder(rng: np.random.Generator, target: NDArray) -> Mesh:
     """A box, plank, ball or capsule before a random part of a target.
 
     target (n, 3): its vertices in the camera frame, metres. The occluder lies on the ray to one
-    of them, wholly nearer to the camera than every one of them, and measures 0.1 to 0.4 of the
-    target's larger side (a plank up to 0.9).
+    of them, wholly nearer to the camera than every one of them, and measures 0.1 to 0.5 of the
+    target's larger side in the image (a plank up to 0.9).
     """
     target = np.asarray(target, np.float64)
-    extent = float(np.ptp(target[:, :2], axis=0).max())
+    closest = target[:, 2].min()
+    # Half the distance at most, so that it always fits between.
+    extent = min(float(np.ptp(target[:, :2], axis=0).max()), 0.5 * closest)
     shape = rng.integers(4)
     if shape == 0:
-        vertices, faces, uv = box(extent * rng.uniform(0.1, 0.35, 3))
+        vertices, faces, uv = box(extent * rng.uniform(0.08, 0.25, 3))
     elif shape == 1:
         vertices, faces, uv = box(extent * rng.uniform([0.04, 0.5, 0.02], [0.12, 0.9, 0.05]))
     else:
         length = extent * rng.uniform(0.1, 0.25) if shape == 2 else 0.0
         vertices, faces, uv = capsule(extent * rng.uniform(0.05, 0.15), length)
     vertices = Rotation.random(rng=rng).apply(vertices)
-    nearest = target[:, 2].min() - GAP * extent - vertices[:, 2].max()
-    # Not so near to the lens that it fills the frame.
-    depth = max(nearest - rng.uniform(0, 0.3) * extent, 0.5 * target[:, 2].min())
-    depth = min(depth, nearest)
+    depth = closest - (GAP + rng.uniform(0, 0.3)) * extent - vertices[:, 2].max()
     aim = target[rng.integers(len(target))]
     vertices = vertices + aim * (depth / aim[2])
     look = Appearance(

@@ -37,8 +37,10 @@ def _sample_legs(rng: np.random.Generator) -> NDArray:
         flexion = np.stack([rng.normal(0.1, 0.15, 2), np.abs(rng.normal(0.1, 0.15, 2))], axis=1)
     elif action == "walk":
         swing = rng.normal(0, 0.45)
-        knees = np.abs(rng.normal(0.2, 0.2, 2)) + [max(-swing, 0), max(swing, 0)]
-        flexion = np.stack([[0.1 + swing, 0.1 - swing], knees], axis=1)
+        hips = np.array([0.1 + swing, 0.1 - swing])
+        # The leg that is behind is bent more.
+        knees = np.abs(rng.normal(0.2, 0.2, 2)) + np.maximum(-hips, 0)
+        flexion = np.stack([hips, knees], axis=1)
     elif action == "sit":
         hips = rng.uniform(0.7, 1.6) + rng.normal(0, 0.12, 2)
         flexion = np.stack([hips, rng.uniform(0.6, 1.8, 2)], axis=1)

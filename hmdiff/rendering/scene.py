@@ -51,8 +51,8 @@ def sample_light(rng: np.random.Generator) -> Light:
     return Light(direction / np.linalg.norm(direction), colour, float(rng.uniform(0.35, 0.7)))
 
 
-def _join(meshes: Sequence[Mesh]) -> tuple[Surface, NDArray]:
-    """One surface of all meshes, with ``points`` still empty, and its face-to-mesh table."""
+def _join(meshes: Sequence[Mesh]) -> Surface:
+    """One surface of all meshes; its ``points`` are not yet projected."""
     offsets = np.cumsum([0, *(len(mesh.vertices) for mesh in meshes)])
     faces, normals, attributes, texels, textures, owner = [], [], [], [], [], []
     first = 0

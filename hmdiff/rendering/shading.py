@@ -174,7 +174,8 @@ def resolve(surface, shadow, colour, ambient, triangle, nearness, supersample, i
     of the mesh that covers most samples of the pixel (the first of equals), -1 for the background.
     """
     height, width = ids.shape
-    samples = supersample * supersample
+    n = supersample
+    samples = n * n
     work, shaded = np.zeros(3, np.float32), np.zeros(3, np.float32)
     seen = np.zeros(samples, np.int32)
     for y in range(height):
@@ -183,12 +184,12 @@ def resolve(surface, shadow, colour, ambient, triangle, nearness, supersample, i
             last, last_near = -1, np.float32(0.0)
             covered = False
             for s in range(samples):
-                if triangle[y * supersample + s // supersample, x * supersample + s % supersample] >= 0:
+                if triangle[y * n + s // n, x * n + s % n] >= 0:
                     covered = True
             if not covered:
                 continue
             for s in range(samples):
-                row, column = y * supersample + s // supersample, x * supersample + s % supersample
+                row, column = y * n + s // n, x * n + s % n
                 t = triangle[row, column]
                 if t < 0:
                     seen[s] = -1

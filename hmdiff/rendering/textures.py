@@ -10,8 +10,9 @@ from PIL import Image
 
 
 def resize(image: NDArray, size: tuple[int, int]) -> NDArray:
-    """Bicubic resize; (h, w) float32 or (h, w, 3) uint8 to ``size`` (width, height)."""
-    return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC))
+    """Bilinear, filtered where it shrinks; (h, w) float32 or (h, w, 3) uint8 to ``size`` (width,
+    height)."""
+    return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR))
 
 
 def sample_colour(rng: np.random.Generator, low: float = 0.05, high: float = 0.95) -> NDArray:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from tqdm import tqdm
+
 from hmdiff.bodies.model import BodyModel
 from hmdiff.compute import use_threads
 from hmdiff.datasets.preparation import records
-from hmdiff.datasets.registry import LAYOUTS
+from hmdiff.datasets.registry import find
 from hmdiff.datasets.writer import write_prepared
 from hmdiff.errors import UserError
 from hmdiff.files import read_json
 from hmdiff.params import Params
-from hmdiff.progress import progress
 
 
 def run(dataset: str, raw: Path, body: Path, out: Path, params: Params) -> None:
@@ -24,10 +25,23 @@ def run(dataset: str, raw: Path, body: Path, out: Path, params: Params) -> None:
         body: folder of the body or hand model.
     """
     use_threads(params.compute.threads)
-    record = params.datasets[dataset]
-    layout = LAYOUTS[record.layout]
+    settings, layout = find(dataset, params)
     manifest = read_json(raw / "manifest.json")
-    layout.check(raw)
     model = BodyModel.load(body)
-    samples = layout.read(raw, model, record)
-    squares = [layout.square(sample, record) for sample in samples]
+    if model.kind.name != settings.kind:
+        raise UserError(
+            f"{body}: a {model.kind.name} model, but {dataset} shows a {settings.kind}; give the "
+            "other model"
+        )
+    samples = layout.read(raw, model, settings)
+    squares = [layout.square(sample, settings) for sample in samples]
+    attrs = {
+        "dataset": dataset,
+        "source": manifest["source"],
+        "crop": layout.crop,
+        "protocol": layout.protocol,
+    }
+    rows = records(samples, squares, model, params.prepare)
+    rows = tqdm(rows, "prepare", len(samples), disable=None)
+    written = write_prepared(out, rows, model.kind, attrs, len(samples))
+    print(f"{out}: {written} of {len(samples)} samples, {manifest['source']}")

@@ -59,8 +59,8 @@ class TrainedModel(nn.Module):
 def save_model(model: TrainedModel, folder: Path) -> None:
     """Write the two files into an existing ``folder`` (the caller makes it atomic)."""
     recipe = model.recipe
-    weights = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
-    save_file(weights, folder / WEIGHTS)
+    state = model.state_dict()
+    save_file({name: value.cpu().contiguous() for name, value in state.items()}, folder / WEIGHTS)
     record = {
         "kind": recipe.experiment.kind,
         "experiment": recipe.experiment.model_dump(mode="json"),

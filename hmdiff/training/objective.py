@@ -1,4 +1,4 @@
-"""L_total of Sec. 4.4 for one batch: diffusion and direct models, samples without mesh or joints."""
+"""L_total of Sec. 4.4 for one batch, also of samples that lack a mesh or joints."""
 
 from __future__ import annotations
 

@@ -1,0 +1,85 @@
+"""Recovering the meshes of stored features and scoring them, a bounded number at a time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from tqdm import tqdm
+
+from hmdiff.bodies.model import BodyModel
+from hmdiff.datasets.prepared import PreparedFile
+from hmdiff.errors import UserError
+from hmdiff.evaluation.protocols import Protocol, score
+from hmdiff.extractor.features import Features
+from hmdiff.inference import Predictor
+
+CHUNK = 64  # images whose full meshes are held at once; no result depends on it
+
+
+@dataclass(frozen=True)
+class Recovered:
+    """What n images gave.
+
+    Attributes:
+        samples: one row an image: ``sample_id``, the protocol's metrics, ``active_steps``.
+        coarse: (n, Vc, 3) float32 recovered coarse meshes, root-relative metres.
+    """
+
+    samples: pd.DataFrame
+    coarse: np.ndarray
+
+
+def scorable(features: Features, protocol: Protocol, count: int | None) -> Features:
+    """At most ``count`` rows, evenly spaced, of those with all the truth that is needed.
+
+    Raises:
+        UserError: there is none.
+    """
+    usable = features.valid_joints[:, protocol.needed_joints].all(dim=1)
+    if protocol.needs_meshes:
+        usable &= features.valid_mesh
+    if not usable.any():
+        raise UserError(
+            f"{features.names[0]}: valid_joints: no image has the truth that {protocol.metrics} "
+            "need; look at its prepare stage"
+        )
+    return features.select(usable.nonzero()[:, 0]).subset(count)
+
+
+def recover_and_score(
+    predictor: Predictor,
+    features: Features,
+    prepared: PreparedFile,
+    body: BodyModel,
+    protocol: Protocol,
+    **how: Any,
+) -> Recovered:
+    """Meshes of all rows of ``features``, compared with the truth in ``prepared``.
+
+    ``how`` is handed to :meth:`Predictor.predict`.
+
+    Raises:
+        UserError: ``features`` were not made from ``prepared``, or a prediction diverged.
+    """
+    row_of = {name: row for row, name in enumerate(prepared.sample_ids())}
+    unknown = [name for name in features.sample_id if name not in row_of]
+    if unknown:
+        raise UserError(
+            f"{prepared.path}: sample_id: has no {unknown[0]!r}; run extract_features again"
+        )
+    joints, regressor = prepared.array("joints"), body.regressor.cpu().numpy()
+    tables, coarse = [], []
+    for first in tqdm(range(0, len(features), CHUNK), unit="chunk", disable=None):
+        part = features.select(range(first, min(first + CHUNK, len(features))))
+        rows = np.array([row_of[name] for name in part.sample_id])
+        truth = prepared.meshes(rows, body) if protocol.needs_meshes else None
+        prediction = predictor.predict(part, **how)
+        table = score(protocol, prediction.full.numpy(), truth, joints[rows], regressor)
+        table.insert(0, "sample_id", part.sample_id)
+        table["active_steps"] = prediction.active_steps.numpy()
+        tables.append(table)
+        coarse.append(prediction.coarse.numpy())
+    return Recovered(pd.concat(tables, ignore_index=True), np.concatenate(coarse))

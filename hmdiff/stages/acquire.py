@@ -1,0 +1,53 @@
+"""Stage ``acquire``: a data set in its native layout, placed by the user or rendered."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from hmdiff.datasets.placed import is_placed, take
+from hmdiff.datasets.registry import Layout, find
+from hmdiff.errors import UserError
+from hmdiff.files import atomic_directory, sha256, write_json
+from hmdiff.params import Params
+from hmdiff.rendering.backgrounds import CREDITS
+
+
+def run(dataset: str, body: Path, placed: Path, out: Path, params: Params) -> None:
+    """Write the native layout and ``manifest.json`` to the folder ``out``.
+
+    Args:
+        dataset: a key of ``datasets`` in params.yaml.
+        body: folder of the body or hand model, with which the stand-in is rendered.
+        placed: where a user puts a real copy; with nothing but its README.md, it is rendered.
+    """
+    settings, layout = find(dataset, params)
+    facts: dict[str, Any] = {"dataset": dataset}
+    if is_placed(placed):
+        layout.check(placed)
+        with atomic_directory(out) as folder:
+            take(placed, folder)
+            facts |= {"source": "real"}
+            _describe(folder, layout, facts)
+    else:
+        standin = params.standins.get(dataset)
+        if standin is None or standin.layout != settings.layout:
+            raise UserError(
+                f"params.yaml: standins.{dataset}: none of the layout of datasets.{dataset}; "
+                f"add one, or place the real data in {placed}"
+            )
+        with atomic_directory(out) as folder:
+            persons = layout.render(folder, body, standin, settings, params.seed)
+            facts |= {"source": "rendered", "seed": params.seed, "persons": persons}
+            _describe(folder, layout, facts | {"credits": CREDITS})
+    print(f"{out}: {facts['source']}, {facts.get('persons', 'persons are counted by prepare')}")
+
+
+def _describe(folder: Path, layout: Layout, facts: dict[str, Any]) -> None:
+    """Write ``manifest.json``: ``facts``, how many images, and the annotation files' hashes."""
+    annotations = sorted(folder.glob(layout.annotations))
+    facts = facts | {
+        "images": sum(1 for _ in folder.rglob("*.jpg")),
+        "annotations": {path.relative_to(folder).as_posix(): sha256(path) for path in annotations},
+    }
+    write_json(folder / "manifest.json", facts)

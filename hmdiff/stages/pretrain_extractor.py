@@ -1,0 +1,67 @@
+"""Stage ``pretrain_extractor``: phi_I and phi_P of one kind, from every prepared data set of it."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+from hmdiff.compute import resolve_device, use_threads
+from hmdiff.datasets.prepared import PreparedFile
+from hmdiff.errors import UserError
+from hmdiff.extractor.model import Architecture, Extractor, save_extractor
+from hmdiff.extractor.training import split_pool, train_extractor
+from hmdiff.files import atomic_directory
+from hmdiff.params import Params
+
+
+def run(kind: str, prepared: Path, out: Path, params: Params) -> None:
+    """Train on the train split of all files in ``prepared``; write the extractor's folder.
+
+    Args:
+        kind: "body" or "hand".
+        prepared: folder of the prepared files of this kind.
+        out: gets weights.safetensors, extractor.json and curve.csv.
+    """
+    use_threads(params.compute.threads)
+    settings = params.extractor[kind]
+    device = resolve_device(params.compute.device)
+    paths = sorted(prepared.glob("*.h5"))
+    if not paths:
+        raise UserError(f"{prepared}: no prepared file in it; run prepare")
+    sources = set()
+    for path in paths:
+        with PreparedFile(path) as file:
+            sources.add(str(file.attrs["source"]))
+            if file.attrs["kind"] != kind:
+                raise UserError(f"{path}: kind: is {file.attrs['kind']}, not {kind}; move it away")
+    architecture = Architecture(
+        kind, settings.backbone, settings.image_size, settings.channels, settings.half_extent
+    )
+    extractor = Extractor(architecture, params.seed, settings.pretrained)
+    curve = train_extractor(
+        extractor,
+        split_pool(paths, "train", settings.image_size),
+        split_pool(paths, "val", settings.image_size),
+        settings,
+        seed=params.seed,
+        device=device,
+        precision=params.compute.precision,
+        workers=params.compute.workers,
+    )
+    facts = {
+        "datasets": [path.stem for path in paths],
+        "sources": sorted(sources),
+        "seed": params.seed,
+        "settings": settings.model_dump(mode="json"),
+    }
+    with atomic_directory(out) as folder:
+        save_extractor(extractor, folder, facts)
+        with open(folder / "curve.csv", "w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, curve[0].keys(), lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(curve)
+    last = curve[-1]
+    print(
+        f"{out}: {last['samples']} images seen, validation MPJPE {last['val_mpjpe']:.1f} mm "
+        f"({', '.join(sorted(sources))} images)"
+    )

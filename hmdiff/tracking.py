@@ -1,0 +1,150 @@
+"""Records of runs for comparison in MLflow's UI; a failure here warns and never ends a stage.
+
+The store is ``mlflow.db`` in the working directory, or what MLFLOW_TRACKING_URI names.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import os
+import sqlite3
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from filelock import FileLock
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+DEFAULT_STORE = "sqlite:///mlflow.db"
+ARTIFACTS = "mlruns"
+_SQLITE = "sqlite:///"
+_LOCK_WAIT = 60  # seconds; a table takes about one
+_ENVIRONMENT = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    "GIT_PYTHON_REFRESH": "quiet",
+    # A dead server costs seconds, not MLflow's own minutes.
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "5",
+}
+_LIMIT = 500  # characters of a parameter or tag that every store takes
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run: what was set, what came out, what it can be found by.
+
+    Attributes:
+        metrics: numbers; those that are not finite are left out.
+        artifacts: files to be copied into the store.
+        children: runs nested below this one.
+    """
+
+    name: str
+    params: Mapping[str, Any] = field(default_factory=dict)
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    tags: Mapping[str, Any] = field(default_factory=dict)
+    artifacts: Sequence[Path] = ()
+    children: Sequence[Run] = ()
+
+
+def log_run(experiment: str, run: Run) -> bool:
+    """Record ``run`` and its children under ``experiment``; True if all of it was recorded.
+
+    Whatever goes wrong is one warning line on stderr. Several processes may log at once.
+    """
+    try:
+        for name, value in _ENVIRONMENT.items():
+            os.environ.setdefault(name, value)
+        with _quiet():
+            _record(experiment, run)
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        print(f"hmdiff: warning: MLflow: {run.name} was not recorded ({reason})", file=sys.stderr)
+        return False
+    return True
+
+
+def _record(experiment: str, run: Run) -> None:
+    from mlflow import MlflowClient  # takes seconds, and reads the environment
+
+    uri = os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_STORE
+    database = Path(uri.removeprefix(_SQLITE)).absolute() if uri.startswith(_SQLITE) else None
+    with _alone(database):
+        client = MlflowClient(tracking_uri=uri)
+        found = client.get_experiment_by_name(experiment)
+        experiment_id = found.experiment_id if found else _create(client, experiment, database)
+        _log(client, experiment_id, run, None)
+
+
+@contextlib.contextmanager
+def _alone(database: Path | None) -> Iterator[None]:
+    """One process at a time: MLflow neither creates nor fills an SQLite store concurrently."""
+    if database is None:
+        yield
+        return
+    database.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{database}.lock", timeout=_LOCK_WAIT):
+        yield
+
+
+def _create(client: MlflowClient, experiment: str, database: Path | None) -> str:
+    """A new experiment; beside an SQLite store, its artifacts are at a relative path.
+
+    MLflow would store the path absolute, and moving the folder would break every link.
+    """
+    if database is None:
+        return client.create_experiment(experiment)
+    experiment_id = client.create_experiment(experiment, str(database.parent / ARTIFACTS))
+    relative = os.path.relpath(database.parent / ARTIFACTS)
+    with contextlib.closing(sqlite3.connect(database)) as connection, connection:
+        connection.execute(
+            "UPDATE experiments SET artifact_location = ? WHERE experiment_id = ?",
+            (Path(relative, experiment_id).as_posix(), int(experiment_id)),
+        )
+    return experiment_id
+
+
+def _log(client: MlflowClient, experiment_id: str, run: Run, parent: str | None) -> None:
+    from mlflow.entities import Metric, Param
+
+    tags = {name: _text(value) for name, value in run.tags.items()}
+    if parent is not None:
+        tags["mlflow.parentRunId"] = parent
+    run_id = client.create_run(experiment_id, tags=tags, run_name=run.name).info.run_id
+    now = int(1000 * time.time())
+    metrics = [
+        # MLflow's names have no "@".
+        Metric(name.replace("@", " at "), float(value), now, 0)
+        for name, value in run.metrics.items()
+        if math.isfinite(value)
+    ]
+    params = [Param(name, _text(value)) for name, value in run.params.items()]
+    client.log_batch(run_id, metrics=metrics, params=params)
+    for path in run.artifacts:
+        client.log_artifact(run_id, str(path))
+    for child in run.children:
+        _log(client, experiment_id, child, run_id)
+    client.set_terminated(run_id)
+
+
+def _text(value: Any) -> str:
+    return str(value)[:_LIMIT]
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Below errors, silence: the libraries report every migration and every retry."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(before)

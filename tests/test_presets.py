@@ -1,0 +1,105 @@
+"""Presets are overlays that keep params.yaml valid and lead back to what is committed."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from ruamel.yaml import YAML
+
+from hmdiff.errors import UserError
+from hmdiff.params import load_params
+from hmdiff.presets import apply_preset, available
+
+ROOT = Path(__file__).resolve().parent.parent
+PRESETS = available(ROOT / "presets")
+
+
+@pytest.fixture
+def params(tmp_path) -> Path:
+    shutil.copytree(ROOT / "presets", tmp_path / "presets")
+    return Path(shutil.copy(ROOT / "params.yaml", tmp_path))
+
+
+def keys(tree: dict, prefix: tuple[str, ...] = ()) -> set[tuple[str, ...]]:
+    found = set()
+    for key, value in tree.items():
+        path = (*prefix, key)
+        found |= keys(value, path) if isinstance(value, dict) else {path}
+    return found
+
+
+def overlay(name: str) -> dict:
+    return YAML(typ="safe").load((ROOT / "presets" / f"{name}.yaml").read_text())
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_preset_gives_valid_parameters(params, name):
+    apply_preset(name, params)
+    assert load_params(params).preset == name
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_the_default_preset_leads_back_to_the_committed_values(params, name):
+    committed = load_params(params)
+    apply_preset(name, params)
+    apply_preset("default", params)
+    assert load_params(params) == committed
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_overlaid_key_has_its_committed_value_in_the_default_preset(name):
+    assert keys(overlay(name)) <= keys(overlay("default"))
+
+
+def test_comments_survive_a_preset(params):
+    def comments() -> list[str]:
+        return [line.split("#", 1)[1] for line in params.read_text().splitlines() if "#" in line]
+
+    before = comments()
+    apply_preset("smoke", params)
+    assert len(before) > 30
+    assert comments() == before
+
+
+def test_an_unknown_preset_names_the_known_ones(params):
+    before = params.read_text()
+    with pytest.raises(UserError, match="unknown; one of .*smoke"):
+        apply_preset("smoek", params)
+    assert params.read_text() == before
+
+
+def test_a_preset_with_a_wrong_key_or_value_leaves_the_parameters_alone(params):
+    before = params.read_text()
+    for text, reason in (("seeds: 1", "not a key"), ("seed: -1", "greater than or equal")):
+        (params.parent / "presets/wrong.yaml").write_text(text)
+        with pytest.raises(UserError, match=reason):
+            apply_preset("wrong", params)
+        assert params.read_text() == before
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "field"),
+    [
+        ("seed: 0", "seed: minus one", "seed"),
+        ("preset: default", "presets: default", "preset"),
+        ("eta: 0.0", "eta: 2.0", "reverse.eta"),
+        ("parametrisation: edm", "parametrisation: emd", "diffusion.parametrisation"),
+    ],
+)
+def test_a_parameter_out_of_range_is_one_line_that_names_it(params, old, new, field):
+    text = params.read_text()
+    assert old in text
+    params.write_text(text.replace(old, new, 1))
+    with pytest.raises(UserError) as caught:
+        load_params(params)
+    assert field in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_parameters_that_are_not_yaml_are_one_line(params):
+    params.write_text("seed: [1\n")
+    with pytest.raises(UserError, match="not valid YAML") as caught:
+        load_params(params)
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,320 @@
+"""Losses, the training loop, the linear control, the upsampling layers and the model folder."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from toys import (
+    denoiser_params,
+    diffusion_params,
+    experiment_params,
+    make_body,
+    make_features,
+    make_model,
+    make_sampling,
+    make_trained,
+    rng,
+    training_params,
+)
+
+from hmdiff.diffusion.upsample import Upsampler
+from hmdiff.errors import UserError
+from hmdiff.params import load_params
+from hmdiff.stages import train as stage
+from hmdiff.training.folder import load_model, save_model
+from hmdiff.training.linear import fit_ridge
+from hmdiff.training.loop import learning_rate, sample_batches, train, update_average
+from hmdiff.training.losses import SurfaceLosses, diffusion_loss, joint_loss, vertex_loss
+from hmdiff.training.upsampling import downsample, train_upsampler
+
+CPU = torch.device("cpu")
+
+
+def run_training(features, model=None, **changes):
+    sampling = make_sampling()
+    return train(
+        model or make_model(vertices=12),
+        features,
+        torch.as_tensor(sampling.coarse_regressor(make_body().regressor.numpy())),
+        torch.as_tensor(sampling.coarse_faces),
+        training_params(**changes),
+        seed=3,
+        device=CPU,
+        precision="fp32",
+        name="toy",
+    )
+
+
+# Losses
+
+
+def test_a_right_triangle_by_hand():
+    """Truth: legs 1 and 1 in the xy plane. Prediction: stretched to 2 along x, tilted 45 degrees
+    about x, so that its edges meet the normal (0, 0, 1) at cosines 0, sqrt(1/2) and 1/sqrt(10)."""
+    faces = torch.tensor([[0, 1, 2]])
+    truth = torch.tensor([[[0.0, 0, 0], [1, 0, 0], [0, 1, 0]]])
+    predicted = torch.tensor([[[0.0, 0, 0], [2, 0, 0], [0, 0.5**0.5, 0.5**0.5]]])
+    normal, edge = SurfaceLosses(faces)(predicted, truth)
+    hypotenuse = math.sqrt(5)
+    assert float(normal) == pytest.approx((0 + 0.5**0.5 + 0.5**0.5 / hypotenuse) / 3)
+    assert float(edge) == pytest.approx((1 + (hypotenuse - math.sqrt(2)) + 0) / 3, abs=1e-6)
+    assert float(vertex_loss(predicted, truth)) == pytest.approx((1 + 1 - 0.5**0.5 + 0.5**0.5) / 9)
+
+
+def test_surface_losses_equal_a_loop_over_faces_and_edges():
+    sampling = make_sampling()
+    faces = sampling.coarse_faces
+    truth, predicted = torch.randn(2, 3, 12, 3, generator=rng())
+    normal, edge = SurfaceLosses(torch.as_tensor(faces))(predicted, truth)
+    for sample in range(3):
+        p, t = predicted[sample].double().numpy(), truth[sample].double().numpy()
+        cosines, lengths = [], []
+        for a, b, c in faces:
+            n = np.cross(t[b] - t[a], t[c] - t[a])
+            n /= np.linalg.norm(n)
+            for i, j in ((a, b), (b, c), (c, a)):
+                e = p[i] - p[j]
+                cosines.append(abs(e @ n) / np.linalg.norm(e))
+                lengths.append(abs(np.linalg.norm(e) - np.linalg.norm(t[i] - t[j])))
+        assert float(normal[sample]) == pytest.approx(np.mean(cosines), rel=1e-4)
+        assert float(edge[sample]) == pytest.approx(np.mean(lengths), rel=1e-4)
+
+
+def test_a_perfect_mesh_costs_nothing_where_faces_are_flat():
+    truth = make_features(4).coarse
+    normal, edge = SurfaceLosses(torch.as_tensor(make_sampling().coarse_faces))(truth, truth)
+    assert float(normal.max()) < 1e-5 and float(edge.max()) < 1e-6
+
+
+def test_invalid_joints_weigh_nothing_even_if_they_are_nan():
+    truth = torch.zeros(2, 3, 3)
+    truth[0, 1] = torch.nan
+    predicted = torch.full((2, 3, 3), 0.6).requires_grad_()
+    valid = torch.tensor([[True, False, True], [False, False, False]])
+    loss = joint_loss(predicted, truth, valid)
+    assert loss.tolist() == pytest.approx([0.6, 0.0])
+    loss.sum().backward()
+    assert predicted.grad.isfinite().all() and (predicted.grad[0, 1] == 0).all()
+
+
+def test_diffusion_loss_is_the_mean_square_of_each_sample():
+    output = torch.tensor([[[1.0, 2.0, 3.0]], [[0.0, 0.0, 0.0]]])
+    assert diffusion_loss(output, torch.zeros(2, 1, 3)).tolist() == [pytest.approx(14 / 3), 0]
+
+
+# Loop
+
+
+@pytest.mark.parametrize("model", ["diffusion", "direct"])
+def test_thirty_steps_lower_the_loss(model):
+    _, curve = run_training(make_features(), make_model(vertices=12, model=model))
+    assert curve[-1]["samples"] == 240
+    first, last = curve[0], np.mean([row["v"] for row in curve[-5:]])
+    assert last < 0.7 * first["v"]
+
+
+@pytest.mark.parametrize("form", ["edm", "noise", "h0", "v"])
+def test_every_parametrisation_learns(form):
+    _, curve = run_training(make_features(), make_model(vertices=12, form=form), samples=400)
+    diff = [row["diff"] for row in curve]
+    assert np.mean(diff[-5:]) < 0.9 * np.mean(diff[:3])
+
+
+def test_the_same_seed_gives_the_same_weights():
+    first, _ = run_training(make_features(), samples=40)
+    second, _ = run_training(make_features(), samples=40)
+    other = first.state_dict()
+    assert all(torch.equal(value, other[name]) for name, value in second.state_dict().items())
+
+
+def test_a_sample_without_a_mesh_teaches_its_joints_and_not_its_coarse_values():
+    features = make_features()
+    valid = features.valid_mesh.clone()
+    valid[::2] = False
+    trained = []
+    for filler in (torch.nan, 7.0):
+        coarse = torch.where(valid[:, None, None], features.coarse, filler)
+        part = dataclasses.replace(features, coarse=coarse, valid_mesh=valid)
+        trained.append(run_training(part, samples=40)[0])
+    unseen = dataclasses.replace(part, joints=features.joints + 1)
+    trained.append(run_training(unseen, samples=40)[0])
+    states = [dict(model.named_parameters()) for model in trained]
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+    assert any(not torch.equal(states[0][name], states[2][name]) for name in states[0])
+
+
+def test_a_loss_that_is_not_finite_stops_with_step_and_sample():
+    features = make_features(8)
+    draws = features.draws.clone()
+    draws[5] = torch.inf
+    with pytest.raises(UserError, match=r"toy: .* step 0 for 1 samples \(0/5\).*lower") as line:
+        run_training(dataclasses.replace(features, draws=draws))
+    assert "\n" not in str(line.value)
+
+
+def test_every_experiment_sees_the_same_number_of_samples_in_whole_epochs():
+    batches = list(sample_batches(10, 43, 8, rng()))
+    assert [len(batch) for batch in batches] == [8, 8, 8, 8, 8, 3]
+    seen = torch.cat(batches)
+    for start in range(0, 40, 10):
+        assert sorted(seen[start : start + 10].tolist()) == list(range(10))
+
+
+def test_the_learning_rate_warms_up_and_falls_to_nothing():
+    rates = [learning_rate(step, 100, 10, 0.5) for step in range(101)]
+    assert rates[0] == pytest.approx(0.05)
+    assert max(rates) == rates[9] == pytest.approx(0.5, rel=0.05)
+    assert rates[100] == pytest.approx(0, abs=1e-12)
+    assert all(a > b for a, b in pairwise(rates[9:]))
+
+
+def test_the_average_follows_slowly_once_it_is_old():
+    average, model = torch.nn.Linear(1, 1), torch.nn.Linear(1, 1)
+    for module, value in ((average, 0.0), (model, 1.0)):
+        torch.nn.init.constant_(module.weight, value)
+    update_average(average, model, 0, 0.99)
+    assert float(average.weight.detach()) == pytest.approx(0.9)
+    update_average(average, model, 10**6, 0.99)
+    assert float(average.weight.detach()) == pytest.approx(0.901)
+
+
+# Linear control
+
+
+def test_the_linear_control_recovers_a_planted_map():
+    weight, bias = torch.randn(12, 36, generator=rng()), torch.randn(36, generator=rng(1))
+    pose = torch.randn(200, 4, 3, generator=rng(2))
+    meshes = (pose.flatten(1) @ weight + bias).view(200, 12, 3)
+    found, records = fit_ridge(pose[:150], meshes[:150], pose[150:], meshes[150:], [1e-8, 1e-2])
+    assert torch.allclose(found.weight, weight, atol=1e-4)
+    assert torch.allclose(found.bias, bias, atol=1e-4)
+    assert torch.allclose(found(pose), meshes, atol=1e-3)
+    assert [record["penalty"] for record in records] == [1e-2, 1e-8]
+
+
+def test_the_penalty_is_the_one_with_the_least_validation_error():
+    pose = torch.randn(30, 4, 3, generator=rng(2))
+    meshes = torch.randn(30, 12, 3, generator=rng(3))  # nothing to learn: heavier is better
+    penalties = [1e-6, 1e-2, 1e2, 1e6]
+    found, records = fit_ridge(pose[:15], meshes[:15], pose[15:], meshes[15:], penalties)
+    errors = {record["penalty"]: record["val_mpve"] for record in records}
+    best = min(errors, key=errors.get)
+    alone, _ = fit_ridge(pose[:15], meshes[:15], pose[15:], meshes[15:], [best])
+    assert best > 1
+    assert torch.equal(found.weight, alone.weight)
+
+
+# Upsampling
+
+
+def test_untrained_upsampling_is_the_mesh_sampling():
+    sampling, coarse = make_sampling(), make_features(3).coarse
+    full = Upsampler.from_sampling(sampling.ups)(coarse)
+    wanted = np.stack([sampling.up @ mesh for mesh in coarse.numpy()])
+    assert np.allclose(full.detach(), wanted, atol=1e-6)
+    assert torch.allclose(downsample(sampling.down, full.detach()), coarse, atol=1e-6)
+
+
+def test_upsampling_learns_what_the_mesh_sampling_misses():
+    sampling, coarse = make_sampling(), make_features(64).coarse
+    hidden = torch.as_tensor(sampling.up.toarray()).float()
+    hidden = hidden + 0.02 * torch.randn(hidden.shape, generator=rng())
+    meshes = torch.einsum("vw,nwc->nvc", hidden, coarse)
+    start = Upsampler.from_sampling(sampling.ups)
+    before = vertex_loss(start(coarse), meshes).mean().item()
+    params = training_params(upsampler_learning_rate=2e-3)
+    trained = train_upsampler(start, meshes, coarse, params, seed=0, device=CPU)
+    assert vertex_loss(trained(coarse), meshes).mean().item() < 0.9 * before
+
+
+# Model folder and stage
+
+
+@pytest.mark.parametrize("model", ["diffusion", "direct", "linear"])
+def test_a_saved_model_is_rebuilt_from_its_folder_alone(tmp_path, model):
+    features = make_features()
+    trained = make_trained(features, model=model)
+    save_model(trained, tmp_path)
+    found = load_model(tmp_path)
+    assert found.recipe.experiment == trained.recipe.experiment
+    wanted = trained.state_dict()
+    assert wanted.keys() == found.state_dict().keys()
+    assert all(torch.equal(value, wanted[name]) for name, value in found.state_dict().items())
+    if model != "linear":
+        k, h = 20, torch.randn(2, 1, 12, 3, generator=rng())
+        inputs = features.image_feature[:2], features.draws[:2]
+        networks = trained.network, found.network
+        assert torch.equal(*(net.output(h, k, net.context(*inputs)) for net in networks))
+
+
+def test_a_truncated_model_is_one_clear_line(tmp_path):
+    save_model(make_trained(make_features(), model="linear"), tmp_path)
+    weights = tmp_path / "weights.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    with pytest.raises(UserError, match=r"\.safetensors: .*run its train stage again") as line:
+        load_model(tmp_path)
+    assert "\n" not in str(line.value)
+
+
+def test_a_foreign_record_is_one_clear_line(tmp_path):
+    save_model(make_trained(make_features(), model="linear"), tmp_path)
+    (tmp_path / "model.json").write_text('{"experiment": {"kind": "foot"}}')
+    with pytest.raises(UserError, match=r"model\.json: not a model record") as line:
+        load_model(tmp_path)
+    assert "\n" not in str(line.value)
+
+
+class FakePrepared:
+    """A prepared file of 20 full meshes, half of them for training."""
+
+    def __init__(self, path):
+        self.up = Upsampler.from_sampling(make_sampling().ups)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+    def indices(self, split):
+        return np.arange(0, 20, 2)
+
+    def array(self, name):
+        return np.ones(20, bool)
+
+    def meshes(self, indices, body):
+        with torch.no_grad():
+            return self.up(make_features(20).coarse[torch.as_tensor(indices)]).numpy()
+
+
+@pytest.mark.parametrize("model", ["diffusion", "direct", "linear"])
+def test_the_stage_writes_the_same_bytes_twice(tmp_path, monkeypatch, model):
+    monkeypatch.setattr(stage.BodyModel, "load", lambda path: make_body())
+    monkeypatch.setattr(stage.MeshSampling, "load", lambda path: make_sampling())
+    monkeypatch.setattr(stage, "PreparedFile", FakePrepared)
+    monkeypatch.setattr(
+        stage, "read_features", lambda path, split: make_features(seed=int(split == "val"))
+    )
+    params = load_params().model_copy(
+        update={
+            "experiments": {"toy": experiment_params(model=model)},
+            "diffusion": diffusion_params(steps=50),
+            "denoiser": denoiser_params(),
+            "training": training_params(samples=40),
+        }
+    )
+    (tmp_path / "prepared").mkdir()
+    (tmp_path / "prepared" / "toy.h5").touch()
+    contents = []
+    for name in ("first", "second"):
+        folder, any_path = tmp_path / name, tmp_path / "any"
+        stage.run("toy", any_path, any_path, any_path, tmp_path / "prepared", folder, params)
+        contents.append({path.name: path.read_bytes() for path in folder.iterdir()})
+    assert contents[0] == contents[1]
+    assert set(contents[0]) == {"weights.safetensors", "model.json", "curve.csv"}
+    assert load_model(folder).recipe.joints == 4

@@ -1,0 +1,95 @@
+"""Model folders of SMPL's and MANO's schema with toy surfaces, for tests that need no artefact."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import scipy.sparse as sp
+
+from hmdiff.bodies.model_files import write_folder
+from hmdiff.kinds import Kind
+
+# SMPL's tree, and MANO's: a wrist and five fingers of three joints.
+PARENTS = {
+    "smpl": (-1, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 9, 9, 12, 13, 14, 16, 17, 18, 19, 20, 21),
+    "mano": (-1, 0, 1, 2, 0, 4, 5, 0, 7, 8, 0, 10, 11, 0, 13, 14),
+}
+
+
+def _sphere() -> tuple[np.ndarray, np.ndarray]:
+    """6890 vertices and 13776 faces: 82 rings of 84 and two poles, an upright ellipsoid."""
+    rings, sides = 82, 84
+    polar = np.pi * np.arange(1, rings + 1) / (rings + 1)
+    around = 2 * np.pi * np.arange(sides) / sides
+    ring = np.stack(
+        [
+            np.outer(np.sin(polar), np.sin(around)),
+            np.tile(np.cos(polar)[:, None], sides),
+            np.outer(np.sin(polar), np.cos(around)),
+        ],
+        axis=-1,
+    ).reshape(-1, 3)
+    vertices = np.concatenate([ring, [[0, 1.0, 0], [0, -1.0, 0]]]) * [0.3, 0.85, 0.2]
+    here = np.arange(rings * sides).reshape(rings, sides)
+    after = np.roll(here, -1, axis=1)
+    top, bottom = rings * sides, rings * sides + 1
+    faces = [
+        np.stack([here[:-1], here[1:], after[1:]], -1).reshape(-1, 3),
+        np.stack([here[:-1], after[1:], after[:-1]], -1).reshape(-1, 3),
+        np.stack([np.full(sides, top), here[0], after[0]], -1),
+        np.stack([np.full(sides, bottom), after[-1], here[-1]], -1),
+    ]
+    return vertices, np.concatenate(faces)
+
+
+def _cup() -> tuple[np.ndarray, np.ndarray]:
+    """778 vertices and 1538 faces with one open loop of 16: a 16-sided fan, divided."""
+    angle = 2 * np.pi * np.arange(16) / 16
+    points = [np.array([0.0, 0.0]), *np.stack([np.cos(angle), np.sin(angle)], -1)]
+    faces = [(0, 1 + i, 1 + (i + 1) % 16) for i in range(16)]
+    areas = [1.0] * 16
+    while len(points) < 778:
+        widest = int(np.argmax(areas))
+        a, b, c = faces[widest]
+        new = len(points)
+        points.append((points[a] + points[b] + points[c]) / 3)
+        share = areas[widest] / 3
+        faces[widest], areas[widest] = (a, b, new), share
+        faces += [(b, c, new), (c, a, new)]
+        areas += [share, share]
+    flat = np.array(points)
+    depth = 1 - (flat**2).sum(1)
+    return np.stack([-0.17 * depth, 0.03 * flat[:, 0], 0.05 * flat[:, 1]], -1), np.array(faces)
+
+
+def write_toy_model(folder: Path, kind: Kind) -> Path:
+    """Write a model folder for ``kind``; deterministic. The root joint is off the origin."""
+    rng = np.random.default_rng(0)
+    vertices, faces = _sphere() if kind.model == "smpl" else _cup()
+    joints = kind.parameters // 3
+    # Joint regressors average the vertices about random places of the surface.
+    near = np.argsort(rng.random((joints, kind.vertices)), axis=1)[:, :8]
+    own = np.zeros((joints, kind.vertices))
+    np.put_along_axis(own, near, 1 / 8, axis=1)
+    scored = np.zeros((kind.joint_count, kind.vertices))
+    near = np.argsort(rng.random(scored.shape), axis=1)[:, :8]
+    np.put_along_axis(scored, near, 1 / 8, axis=1)
+    weights = np.zeros((kind.vertices, joints))
+    places = own @ vertices
+    nearest = np.argsort(((vertices[:, None] - places) ** 2).sum(-1), axis=1)[:, :2]
+    np.put_along_axis(weights, nearest, 0.5, axis=1)
+    arrays = {
+        "v_template": vertices,
+        "f": faces.astype(np.uint32),
+        "shapedirs": rng.normal(0, 0.02, (kind.vertices, 3, 10)) * vertices[:, :, None],
+        "posedirs": np.zeros((kind.vertices, 3, 9 * (joints - 1)), np.float32),
+        "J_regressor": sp.csc_matrix(own),
+        "kintree_table": np.stack([PARENTS[kind.model], np.arange(joints)]),
+        "weights": weights,
+    }
+    if kind.model == "mano":
+        numbers = kind.parameters - 3
+        arrays |= {"hands_mean": rng.normal(0, 0.1, numbers), "hands_components": np.eye(numbers)}
+    write_folder(folder, kind, arrays, scored, {"source": "stand-in"})
+    return folder
