@@ -42,6 +42,7 @@ Model = Annotated[Path, _option("Folder of the trained experiment.")]
 Extractor = Annotated[Path, _option("Folder of the pre-trained extractor.")]
 Prepared = Annotated[Path, _option("Prepared HDF5 file, or the folder of one kind.")]
 Features = Annotated[Path, _option("Stored features, a file or a folder.")]
+Steps = Annotated[Path, _option("Number of steps of the method (JSON).")]
 Out = Annotated[Path, _option("What the stage writes.")]
 ParamsFile = Annotated[Path, typer.Option("--params", help="The parameters.")]
 PARAMS = Path("params.yaml")
@@ -160,7 +161,7 @@ def select_steps(
 def evaluate(
     evaluation: str,
     model: Model,
-    steps: Annotated[Path, _option("Number of steps of the method (JSON).")],
+    steps: Steps,
     features: Features,
     prepared: Prepared,
     body: Body,
@@ -180,12 +181,13 @@ def speed(
     prepared: Prepared,
     body: Body,
     sampling: Sampling,
+    steps: Steps,
     out: Out,
     params: ParamsFile = PARAMS,
 ) -> None:
     """Time HMDiff and FastMETRO's architecture, image to full mesh, in one run."""
     _run("speed", params, model=model, extractor=extractor, prepared=prepared, body=body,
-         sampling=sampling, out=out)  # fmt: skip
+         sampling=sampling, steps=steps, out=out)  # fmt: skip
 
 
 @app.command()

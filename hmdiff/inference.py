@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,9 +13,10 @@ from torch import Tensor
 
 from hmdiff.bodies.model import BodyModel
 from hmdiff.bodies.sampling import MeshSampling
-from hmdiff.compute import autocast, generator
+from hmdiff.compute import autocast
 from hmdiff.diffusion.alignment import Alignment
 from hmdiff.diffusion.denoiser import KeysValues
+from hmdiff.diffusion.noise import ChainNoise
 from hmdiff.diffusion.reverse import reverse_process
 from hmdiff.diffusion.schedule import NoiseSchedule
 from hmdiff.errors import UserError
@@ -95,21 +96,6 @@ class Prediction:
     active_steps: Tensor
     ratio: Tensor
     chains: Tensor | None = None
-
-
-class ChainNoise:
-    """Standard normal numbers (B, N, V, 3), one stream per (seed, sample, chain).
-
-    What an image gets depends neither on the images beside it nor on the number of chains.
-    """
-
-    def __init__(self, seed: int, sample_ids: Sequence[str], chains: int, shape: tuple[int, int]):
-        self.streams = [generator(seed, sample, i) for sample in sample_ids for i in range(chains)]
-        self.shape = (len(sample_ids), chains, *shape)
-
-    def __call__(self) -> Tensor:
-        numbers = [torch.randn(self.shape[2:], generator=stream) for stream in self.streams]
-        return torch.stack(numbers).view(self.shape)
 
 
 class Predictor:

@@ -28,6 +28,7 @@ class Compute(Section):
     device: str
     precision: Literal["bf16", "fp32"]
     threads: Count
+    threads_alone: Count
     workers: Whole
 
 
@@ -176,6 +177,13 @@ class EvaluationParams(Section):
     bootstrap: Count
 
 
+class SpeedParams(Section):
+    repeats: Count
+    warmup: Count
+    chains: Count
+    steps: Count
+
+
 class ExperimentParams(Section):
     kind: Literal["body", "hand"]
     model: Literal["diffusion", "direct", "linear"]
@@ -252,6 +260,7 @@ class Params(Section):
     training: TrainingParams
     reverse: ReverseParams
     evaluation: EvaluationParams
+    speed: SpeedParams
     experiments: dict[str, ExperimentParams]
     methods: dict[str, MethodParams]
     evaluations: dict[str, EvaluationItem]

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 DEFAULT_STORE = "sqlite:///mlflow.db"
 ARTIFACTS = "mlruns"
 _SQLITE = "sqlite:///"
-_LOCK_WAIT = 60  # seconds; a table takes about one
+_LOCK_WAIT = 120  # seconds; a table takes about one, making the store about ten
 _ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
@@ -76,38 +76,41 @@ def _record(experiment: str, run: Run) -> None:
     from mlflow import MlflowClient  # takes seconds, and reads the environment
 
     uri = os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_STORE
-    database = Path(uri.removeprefix(_SQLITE)).absolute() if uri.startswith(_SQLITE) else None
-    with _alone(database):
+    with _alone(uri):
         client = MlflowClient(tracking_uri=uri)
         found = client.get_experiment_by_name(experiment)
-        experiment_id = found.experiment_id if found else _create(client, experiment, database)
+        experiment_id = found.experiment_id if found else _create(client, experiment, uri)
         _log(client, experiment_id, run, None)
 
 
+def _database(uri: str) -> Path:
+    return Path(uri.removeprefix(_SQLITE))
+
+
 @contextlib.contextmanager
-def _alone(database: Path | None) -> Iterator[None]:
+def _alone(uri: str) -> Iterator[None]:
     """One process at a time: MLflow neither creates nor fills an SQLite store concurrently."""
-    if database is None:
+    if not uri.startswith(_SQLITE):
         yield
         return
+    database = _database(uri)
     database.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{database}.lock", timeout=_LOCK_WAIT):
         yield
 
 
-def _create(client: MlflowClient, experiment: str, database: Path | None) -> str:
-    """A new experiment; beside an SQLite store, its artifacts are at a relative path.
+def _create(client: MlflowClient, experiment: str, uri: str) -> str:
+    """A new experiment; in the default store its artifacts are at a relative path.
 
-    MLflow would store the path absolute, and moving the folder would break every link.
+    MLflow would store the path absolute, and moving the project's folder would break every link.
     """
-    if database is None:
+    if uri != DEFAULT_STORE:
         return client.create_experiment(experiment)
-    experiment_id = client.create_experiment(experiment, str(database.parent / ARTIFACTS))
-    relative = os.path.relpath(database.parent / ARTIFACTS)
-    with contextlib.closing(sqlite3.connect(database)) as connection, connection:
+    experiment_id = client.create_experiment(experiment, ARTIFACTS)
+    with contextlib.closing(sqlite3.connect(_database(uri))) as connection, connection:
         connection.execute(
             "UPDATE experiments SET artifact_location = ? WHERE experiment_id = ?",
-            (Path(relative, experiment_id).as_posix(), int(experiment_id)),
+            (f"{ARTIFACTS}/{experiment_id}", int(experiment_id)),
         )
     return experiment_id
 

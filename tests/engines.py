@@ -74,7 +74,7 @@ def ran_by_snakemake(output: str) -> set[str]:
     jobs = set(re.findall(r"^\s+rule ([^\s:]+)|^(?:local)?rule ([^\s:]+):", output, re.MULTILINE))
     named = {name for pair in jobs for name in pair if name}
     table = re.search(r"^job +count\n[- ]+\n(.*?)^total", output, re.MULTILINE | re.DOTALL)
-    counted = {line.split()[0] for line in table[1].splitlines() if line.strip()} if table else set()
+    counted = {line.split()[0] for line in table[1].splitlines() if line} if table else set()
     return {name for name in named | counted if name != "all"}
 
 

@@ -1,4 +1,4 @@
-"""The command line: quick to start, and one clear line with exit code 2 for what a user can mend."""
+"""The command line: quick to start; what a user can mend is one clear line and exit code 2."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ def _cameras(rng: np.random.Generator, count: int) -> np.ndarray:
     """(count, 4, 4) world to camera, some four metres before the origin."""
     extrinsics = np.tile(np.eye(4), (count, 1, 1))
     extrinsics[:, :3, :3] = Rotation.from_rotvec(rng.normal(0, 0.3, (count, 3))).as_matrix()
-    extrinsics[:, :3, 3] = rng.normal(0, 0.2, (count, 3)) + [0, 0, 4]
+    extrinsics[:, :3, 3] = rng.normal(0, 0.2, (count, 3)) + np.array([0, 0, 4])
     return extrinsics
 
 
@@ -236,7 +236,7 @@ def test_human36m_also_reads_the_older_fits_and_misses_them_in_one_line(tmp_path
         path.rename(path.with_name(f"Human36M_subject{subject}_smpl_param.json"))
     assert all(s.valid_mesh for s in _read_human36m(tmp_path, body) if s.split == "train")
     path.with_name("Human36M_subject5_smpl_param.json").unlink()
-    with pytest.raises(UserError, match="Human36M_subject5_SMPL_NeuralAnnot.json or"):
+    with pytest.raises(UserError, match=r"Human36M_subject5_SMPL_NeuralAnnot\.json or"):
         _read_human36m(tmp_path, body)
 
 

@@ -52,7 +52,7 @@ def test_json_that_is_missing_or_broken_is_one_line(tmp_path):
     for text in (None, "{", "\udcff"):
         if text is not None:
             path.write_text(text, errors="surrogateescape")
-        with pytest.raises(UserError, match="value.json") as caught:
+        with pytest.raises(UserError, match=r"value\.json") as caught:
             read_json(path)
         assert "\n" not in str(caught.value)
 

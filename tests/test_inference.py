@@ -6,8 +6,9 @@ import pytest
 import torch
 from toys import make_body, make_features, make_sampling, make_trained, reverse_params, rng
 
+from hmdiff.diffusion.noise import ChainNoise
 from hmdiff.errors import UserError
-from hmdiff.inference import ChainNoise, Prediction, Predictor
+from hmdiff.inference import Prediction, Predictor
 from hmdiff.training.folder import save_model
 
 

@@ -61,7 +61,7 @@ def _samples(folder: Path, count: int, mesh: bool = True) -> list[Sample]:
             bbox=np.array([30.0, 20, 60, 120]),
             camera=intrinsics(400.0, (150.0, 100.0)),
             pose=rng.normal(0, 0.5, 72) if mesh else None,
-            joints=None if mesh else rng.normal(size=(17, 3)) + [0, 0, 4],
+            joints=None if mesh else rng.normal(size=(17, 3)) + np.array([0, 0, 4]),
             **parameters,
         )
         for index in range(count)
@@ -224,19 +224,12 @@ def test_rows_that_are_not_finite_or_double_are_refused(tmp_path, body):
 
 
 def _tiny(**standins) -> Params:
+    """15 images a data set; ``standins`` changes all three."""
+    hand = {"train": 9, "test": 3, "workers": 1} | standins
+    of_body = {"val": 3, "frame": 96} | hand
     changed = {
-        name: params.model_copy(
-            update={
-                "train": 9,
-                "test": 3,
-                "workers": 1,
-                **({"frame": 96} if "val" in fields else {}),
-            }
-            | ({"val": 3} if "val" in fields else {})
-            | standins
-        )
-        for name, params in PARAMS.standins.items()
-        for fields in [type(params).model_fields]
+        name: record.model_copy(update=hand if name == "freihand" else of_body)
+        for name, record in PARAMS.standins.items()
     }
     hands = PARAMS.datasets["freihand"].model_copy(update={"held_out": 3})
     return PARAMS.model_copy(
@@ -334,7 +327,7 @@ def test_an_incomplete_placed_copy_is_refused_by_name(tmp_path, models, dataset,
 
 
 def test_unknown_data_sets_and_the_wrong_model_are_one_line(tmp_path, models):
-    with pytest.raises(UserError, match="no such data set; params.yaml has human36m"):
+    with pytest.raises(UserError, match="no such data set; params"):
         acquire.run("coco", models / "body", tmp_path, tmp_path / "raw", PARAMS)
     (tmp_path / "manifest.json").write_text('{"source": "rendered"}')
     with pytest.raises(UserError, match="a hand model"):

@@ -65,7 +65,7 @@ def test_comments_survive_a_preset(params):
 
 def test_an_unknown_preset_names_the_known_ones(params):
     before = params.read_text()
-    with pytest.raises(UserError, match="unknown; one of .*smoke"):
+    with pytest.raises(UserError, match=r"unknown; one of .*smoke"):
         apply_preset("smoek", params)
     assert params.read_text() == before
 

@@ -49,7 +49,7 @@ def body_to_camera(
     Args:
         pose: (n, P) axis-angle, global orientation first, world frame.
         translation: (n, 3) metres, added to the model's output.
-        root: (n, 3) J0, the root joint of the unposed, shaped body.
+        root: (3,) or (n, 3) J0, the root joint of the unposed, shaped body.
         rotation: (n, 3, 3) or (3, 3) world to camera.
         camera_translation: (n, 3) or (3,) metres.
 

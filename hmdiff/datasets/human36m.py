@@ -18,7 +18,7 @@ import numpy as np
 
 from hmdiff.bodies.model import BodyModel
 from hmdiff.datasets.camera import body_to_camera, intrinsics, to_camera
-from hmdiff.datasets.meshes import rest_root
+from hmdiff.datasets.meshes import RestRoot
 from hmdiff.datasets.sample import Sample
 from hmdiff.errors import UserError
 from hmdiff.files import read_json, write_text
@@ -132,17 +132,18 @@ def read(root: Path, body: BodyModel, params: Human36MDataset) -> list[Sample]:
     Raises:
         UserError: a file or a key is missing.
     """
+    rest_root = RestRoot(body)
     samples: list[Sample] = []
     for subject in (*TRAIN_SUBJECTS, *TEST_SUBJECTS):
         split = "val" if subject in params.val_subjects else "train"
         if subject in TEST_SUBJECTS:
             split = "test"
-        samples.extend(_read_subject(root, subject, split, body, params))
+        samples.extend(_read_subject(root, subject, split, rest_root, params))
     return samples
 
 
 def _read_subject(
-    root: Path, subject: int, split: str, body: BodyModel, params: Human36MDataset
+    root: Path, subject: int, split: str, rest_root: RestRoot, params: Human36MDataset
 ) -> Iterator[Sample]:
     path = _path(root, subject, "data")
     data = read_json(path)
@@ -171,7 +172,7 @@ def _read_subject(
                 camera=intrinsics(camera.focal, camera.centre),
                 joints=to_camera(world, camera.rotation, camera.translation)[list(TO_KIND)] / 1000,
                 fit_limit=params.fit_limit / 1000,
-                **({} if fit is None else _fit_to_camera(fit, camera, body)),
+                **({} if fit is None else _fit_to_camera(fit, camera, rest_root)),
             )
     except (KeyError, ValueError, IndexError, TypeError) as error:
         raise UserError(
@@ -179,7 +180,9 @@ def _read_subject(
         ) from None
 
 
-def _fit_to_camera(fit: dict[str, Any], camera: Camera, body: BodyModel) -> dict[str, np.ndarray]:
+def _fit_to_camera(
+    fit: dict[str, Any], camera: Camera, rest_root: RestRoot
+) -> dict[str, np.ndarray]:
     pose = np.array(fit["pose"], float).reshape(1, 72)
     betas = np.array(fit["shape"], float).reshape(10)
     if np.abs(betas).max() > FAR_SHAPE:
@@ -187,7 +190,7 @@ def _fit_to_camera(fit: dict[str, Any], camera: Camera, body: BodyModel) -> dict
     moved, translation = body_to_camera(
         pose,
         np.array(fit["trans"], float).reshape(1, 3),
-        rest_root(body, betas)[None],
+        rest_root(betas),
         camera.rotation,
         camera.translation / 1000,
     )

@@ -17,7 +17,7 @@ from hmdiff.bodies.model import BodyModel
 from hmdiff.datasets import human36m
 from hmdiff.datasets.camera import intrinsics, project, tight_box, to_camera
 from hmdiff.datasets.human36m import TEST_SUBJECTS, TRAIN_SUBJECTS, Camera, Frame, View
-from hmdiff.datasets.meshes import rest_root
+from hmdiff.datasets.meshes import kinematic_joints
 from hmdiff.datasets.standins import (
     Subject,
     look_at,
@@ -159,7 +159,7 @@ def _act(
     vertices = posed_vertices(body, poses, subject.betas)
     path = rng.uniform(-0.25, 0.25, 2) + np.linspace(0, 1, length)[:, None] * rng.normal(0, 0.1, 2)
     translations = np.concatenate([path, -vertices[..., 2].min(1)[:, None]], axis=1)
-    translations[:, :2] -= rest_root(body, subject.betas)[:2]
+    translations[:, :2] -= kinematic_joints(body, poses[:1], subject.betas)[0, 0, :2]
     vertices += translations[:, None]
     regressor = body.regressor.double().numpy()
     return [

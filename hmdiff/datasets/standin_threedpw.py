@@ -10,7 +10,7 @@ import numpy as np
 from hmdiff.bodies.model import BodyModel
 from hmdiff.datasets import threedpw
 from hmdiff.datasets.camera import intrinsics, to_camera
-from hmdiff.datasets.meshes import kinematic_joints, rest_root
+from hmdiff.datasets.meshes import kinematic_joints
 from hmdiff.datasets.standins import (
     look_at,
     posed_vertices,
@@ -101,7 +101,7 @@ def _walk(
     steps = np.linspace(0, 1, job.frames)[:, None] * rng.normal(0, 0.12, 2)
     ground = np.array([aside, 0]) + rng.uniform(-0.1, 0.1, 2) + steps
     translations = np.stack([ground[:, 0], -vertices[..., 1].min(1), ground[:, 1]], axis=1)
-    translations[:, [0, 2]] -= rest_root(body, subject.betas)[[0, 2]]
+    translations[:, [0, 2]] -= joints[0, 0, [0, 2]]  # the root does not move with the pose
     person = Person(
         betas=subject.betas,
         poses=poses,

@@ -18,7 +18,7 @@ import numpy as np
 from hmdiff.bodies.model import BodyModel
 from hmdiff.bodies.unpickle import read_pickle
 from hmdiff.datasets.camera import body_to_camera, project, tight_box, to_camera
-from hmdiff.datasets.meshes import rest_root
+from hmdiff.datasets.meshes import RestRoot
 from hmdiff.datasets.sample import Sample
 from hmdiff.errors import UserError
 from hmdiff.files import atomic_file
@@ -86,6 +86,7 @@ def read(root: Path, body: BodyModel) -> list[Sample]:
     Raises:
         UserError: the layout lacks a folder, or a pickle lacks a key or has a wrong shape.
     """
+    rest_root = RestRoot(body)
     samples: list[Sample] = []
     for folder, split in FOLDERS.items():
         paths = sorted((root / SEQUENCES / folder).glob("*.pkl"))
@@ -94,18 +95,17 @@ def read(root: Path, body: BodyModel) -> list[Sample]:
                 f"{root / SEQUENCES / folder}: no sequence (*.pkl); unpack sequenceFiles.zip there"
             )
         for path in paths:
-            samples.extend(_read_sequence(root, path, split, body))
+            samples.extend(_read_sequence(root, path, split, rest_root))
     return samples
 
 
-def _read_sequence(root: Path, path: Path, split: str, body: BodyModel) -> list[Sample]:
+def _read_sequence(root: Path, path: Path, split: str, rest_root: RestRoot) -> list[Sample]:
     camera, people = _parse(path)
     rotations, offsets = camera.extrinsics[:, :3, :3], camera.extrinsics[:, :3, 3]
     samples = []
     for index, person in enumerate(people):
-        root_joint = rest_root(body, person.betas)
         poses, translations = body_to_camera(
-            person.poses, person.translations, root_joint[None], rotations, offsets
+            person.poses, person.translations, rest_root(person.betas), rotations, offsets
         )
         for frame in np.flatnonzero(person.valid):
             joints = to_camera(person.joints[frame], rotations[frame], offsets[frame])

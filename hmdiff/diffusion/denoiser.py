@@ -1,7 +1,8 @@
 """The network g of Sec. 4.3: vertex tokens, vertex self-attention, vertex-image cross-attention.
 
 The paper gives the token (64 + 61 + 3 = 128 numbers) and the layers; heads, normalisation,
-residuals and the optional feed-forward layer are ours (A16).
+residuals and the optional feed-forward layer are ours (A16). For a body g has 160,579 parameters,
+226,755 with a feed-forward layer of twice the token width.
 """
 
 from __future__ import annotations

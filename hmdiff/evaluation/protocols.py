@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from importlib import resources
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import pandas as pd
@@ -17,6 +17,7 @@ from hmdiff.kinds import KINDS
 
 Metric = Literal["MPVE", "MPJPE", "PA-MPJPE", "PA-MPVPE", "F@5", "F@15"]
 ON_MESHES = {"MPVE", "PA-MPVPE", "F@5", "F@15"}
+UNITS = {name: "1" if name.startswith("F@") else "mm" for name in get_args(Metric)}
 FILE = Path(str(resources.files("hmdiff.evaluation") / "protocols.yaml"))
 
 
@@ -54,14 +55,14 @@ class Protocol(BaseModel):
         origins = [name for origin in self.recentre for name in origin]
         return [*self.joints, *origins, *self.mesh_root]
 
-    def rows(self, names: tuple[str, ...]) -> list[int]:
+    def indices(self, names: tuple[str, ...]) -> list[int]:
         """Indices of joints ``names`` in the order of the kind."""
         return [KINDS[self.kind].joints.index(name) for name in names]
 
     @property
     def needed_joints(self) -> list[int]:
-        """Indices of the joints without which a sample cannot be scored."""
-        return sorted(set(self.rows(tuple(self._named()))))
+        """Indices of the true joints without which a sample cannot be scored."""
+        return sorted(set(self.indices(tuple(self._named()))))
 
     @property
     def needs_meshes(self) -> bool:
@@ -77,7 +78,8 @@ def load_protocol(name: str, path: Path = FILE) -> Protocol:
     """
     protocols = YAML(typ="safe").load(path.read_text(encoding="utf-8"))
     if name not in protocols:
-        raise UserError(f"{path}: {name!r}: no such protocol; add it or take one of {[*protocols]}")
+        known = ", ".join(protocols)
+        raise UserError(f"{path}: {name!r}: no such protocol; add it or take one of {known}")
     try:
         return Protocol.model_validate(protocols[name])
     except ValidationError as error:
@@ -109,7 +111,7 @@ def score(
     vertices = np.asarray(predicted_vertices, np.float64)
     regressor = np.asarray(regressor, np.float64)
     compared = [
-        _recentred(protocol, joints)[:, protocol.rows(protocol.joints)]
+        _recentred(protocol, joints)[:, protocol.indices(protocol.joints)]
         for joints in (regressor @ vertices, np.asarray(gt_joints, np.float64))
     ]
     columns = {}
@@ -126,7 +128,7 @@ def score(
 
 def _recentred(protocol: Protocol, joints: np.ndarray) -> np.ndarray:
     for origin in protocol.recentre:
-        joints = joints - joints[:, protocol.rows(origin)].mean(axis=1, keepdims=True)
+        joints = joints - joints[:, protocol.indices(origin)].mean(axis=1, keepdims=True)
     return joints
 
 
@@ -136,7 +138,7 @@ def _mesh_columns(
     """Metrics of meshes. Aligned ones use the mesh's own Procrustes, not that of the joints."""
     columns = {}
     if "MPVE" in protocol.metrics:
-        root = regressor[protocol.rows(protocol.mesh_root)].mean(axis=0)
+        root = regressor[protocol.indices(protocol.mesh_root)].mean(axis=0)
         columns["MPVE"] = mean_distance(
             vertices - (root @ vertices)[:, None], truth - (root @ truth)[:, None]
         )

@@ -24,7 +24,9 @@ class Recovered:
     """What n images gave.
 
     Attributes:
-        samples: one row an image: ``sample_id``, the protocol's metrics, ``active_steps``.
+        samples: one row an image: ``sample_id``, the protocol's metrics, ``active_steps`` and
+            ``ratio`` (the last R_k, NaN without guidance). Rounded to 1e-6, as far as the order
+            of floating-point sums lets two machines agree.
         coarse: (n, Vc, 3) float32 recovered coarse meshes, root-relative metres.
     """
 
@@ -43,8 +45,8 @@ def scorable(features: Features, protocol: Protocol, count: int | None) -> Featu
         usable &= features.valid_mesh
     if not usable.any():
         raise UserError(
-            f"{features.names[0]}: valid_joints: no image has the truth that {protocol.metrics} "
-            "need; look at its prepare stage"
+            f"{features.names[0]}: valid_mesh, valid_joints: no image has the truth that "
+            f"{', '.join(protocol.metrics)} need; look at its prepare stage"
         )
     return features.select(usable.nonzero()[:, 0]).subset(count)
 
@@ -79,7 +81,8 @@ def recover_and_score(
         prediction = predictor.predict(part, **how)
         table = score(protocol, prediction.full.numpy(), truth, joints[rows], regressor)
         table.insert(0, "sample_id", part.sample_id)
-        table["active_steps"] = prediction.active_steps.numpy()
+        table["active_steps"] = prediction.active_steps.double().numpy()
+        table["ratio"] = prediction.ratio.double().numpy()
         tables.append(table)
         coarse.append(prediction.coarse.numpy())
-    return Recovered(pd.concat(tables, ignore_index=True), np.concatenate(coarse))
+    return Recovered(pd.concat(tables, ignore_index=True).round(6), np.concatenate(coarse))

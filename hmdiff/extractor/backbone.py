@@ -60,6 +60,8 @@ class Backbone(nn.Module):
                 f"{source}: cannot build the backbone {name!r} ({reason}); "
                 "choose another name or weights made by timm for this one"
             ) from None
+        if pretrained is not None:
+            _check_complete(self.net, state, name, pretrained)
         self.channels = self._measure(name, image_size)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -106,3 +108,18 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
         raise UserError(
             f"{path}: not readable as safetensors ({error}); mend extractor pretrained"
         ) from None
+
+
+def _check_complete(net: nn.Module, state: dict[str, Tensor], name: str, path: Path) -> None:
+    """timm only warns where a feature level lacks weights, and leaves it random."""
+
+    def plain(key: str) -> str:  # feature levels are called stages_0, not stages.0
+        return key.replace("_", ".")
+
+    given = {plain(key) for key in state}
+    for key in net.state_dict():
+        if not key.endswith("num_batches_tracked") and plain(key) not in given:
+            raise UserError(
+                f"{path}: cannot build the backbone {name!r} (no weight {key!r} in it); "
+                "choose another name or weights made by timm for this one"
+            )

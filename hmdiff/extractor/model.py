@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as functional
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from hmdiff.compute import seeded_init
@@ -105,7 +105,8 @@ def save_extractor(extractor: Extractor, folder: Path, facts: dict) -> None:
     The caller makes ``folder`` atomic (:func:`hmdiff.files.atomic_directory`).
     """
     state = {name: value.contiguous().cpu() for name, value in extractor.state_dict().items()}
-    save_file(state, folder / WEIGHTS)
+    # save_file would make it readable by its owner alone.
+    (folder / WEIGHTS).write_bytes(save(state))
     write_json(folder / RECORD, {"architecture": asdict(extractor.architecture), **facts})
 
 

@@ -98,12 +98,7 @@ def train_extractor(
     optimiser = torch.optim.AdamW(extractor.parameters(), weight_decay=settings.weight_decay)
     steps = max(settings.samples // settings.batch, 1)
     plan = batches(len(train), settings.batch, steps, generator(seed, "extractor", "order"))
-    loader = DataLoader(
-        train.images,
-        batch_sampler=plan,
-        num_workers=workers,
-        generator=generator(seed, "extractor", "loader"),  # it would draw from the global stream
-    )
+    loader = DataLoader(train.images, batch_sampler=plan, num_workers=workers)
     marks = {round(steps * (i + 1) / settings.validations) for i in range(settings.validations)}
     noise = generator(seed, "extractor", "augmentation")
     curve: list[dict[str, float]] = []

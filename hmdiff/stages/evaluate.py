@@ -14,12 +14,16 @@ from hmdiff.compute import resolve_device, use_threads
 from hmdiff.datasets.prepared import PreparedFile
 from hmdiff.errors import UserError
 from hmdiff.evaluation.bootstrap import mean_interval
-from hmdiff.evaluation.protocols import Protocol, load_protocol
+from hmdiff.evaluation.items import find_evaluation
+from hmdiff.evaluation.protocols import UNITS, Protocol, load_protocol
 from hmdiff.evaluation.recovery import Recovered, recover_and_score, scorable
+from hmdiff.evaluation.selection import read_steps
 from hmdiff.extractor.features import read_features
 from hmdiff.files import atomic_directory, read_json, write_json, write_text
 from hmdiff.inference import Predictor
-from hmdiff.params import Params
+from hmdiff.params import EvaluationParams, Params
+
+SPLIT = "test"
 
 
 def run(
@@ -33,7 +37,7 @@ def run(
     out: Path,
     params: Params,
 ) -> None:
-    """Recover and score test meshes; write samples.csv, predictions.npz and summary.json to ``out``.
+    """Recover and score test meshes; write samples.csv, predictions.npz, summary.json to ``out``.
 
     Args:
         model: folder of the trained experiment.
@@ -42,26 +46,27 @@ def run(
         body, sampling: artefacts of body_models and mesh_sampling.
 
     Raises:
-        UserError: an input is missing or damaged, or no test image can be scored.
+        UserError: the evaluation is unknown or disagrees with its method, an input is missing,
+            damaged or of another row, or no test image can be scored.
     """
     use_threads(params.compute.threads)
-    what = params.evaluations[evaluation]
+    what = find_evaluation(evaluation, params)
     protocol = load_protocol(what.dataset)
-    rows = scorable(read_features(features, "test"), protocol, params.evaluation.samples)
-    body_model = BodyModel.load(body)
-    predictor = Predictor.load(
-        model, body_model, MeshSampling.load(sampling),
-        resolve_device(params.compute.device), params.compute.precision,
-    )  # fmt: skip
     how = {
-        "steps": _steps(steps),
+        "steps": read_steps(steps, what.method),
         "guidance": what.guidance,
         "start": what.start,
         "prior": what.prior,
         "activation": what.activation,
         "seed": params.seed,
     }
-    diffuses = params.experiments[what.experiment].model == "diffusion"
+    trained = _trained(model, what.experiment)
+    rows = scorable(read_features(features, SPLIT), protocol, params.evaluation.samples)
+    body_model = BodyModel.load(body)
+    predictor = Predictor.load(
+        model, body_model, MeshSampling.load(sampling),
+        resolve_device(params.compute.device), params.compute.precision,
+    )  # fmt: skip
     with PreparedFile(prepared) as file:
         source = str(file.attrs["source"])
         recovered = recover_and_score(
@@ -70,57 +75,58 @@ def run(
     summary = {
         "evaluation": evaluation,
         "method": what.method,
+        "experiment": what.experiment,
         "dataset": what.dataset,
         "source": source,
+        "body_model": body_model.source,
+        "split": SPLIT,
         "n": len(rows),
         **how,
-        "chains": params.reverse.chains if diffuses else 1,
-        **_means(recovered.samples, protocol, params),
+        "chains": params.reverse.chains if trained["experiment"]["model"] == "diffusion" else 1,
+        **_figures(recovered.samples, protocol, params.evaluation, params.seed),
         "protocol": protocol.model_dump(mode="json"),
-        "parameters": _parameters(evaluation, params),
+        "reverse": params.reverse.model_dump(mode="json"),
+        "trained": trained,
     }
     _write(out, recovered, summary)
     figures = ", ".join(
-        f"{name} {mean:.3g} [{summary['ci_low'][name]:.3g}, {summary['ci_high'][name]:.3g}]"
-        for name, mean in summary["means"].items()
+        f"{name} {figure['mean']:.3g} [{figure['low']:.3g}, {figure['high']:.3g}]"
+        for name, figure in summary["means"].items()
     )
     print(f"evaluate@{evaluation}: {len(rows)} {source} images, {how['steps']} steps: {figures}")
 
 
-def _steps(path: Path) -> int:
+def _trained(model: Path, experiment: str) -> dict[str, Any]:
+    """The record beside the weights: what they were trained on, and how."""
+    path = model / "model.json"
     record = read_json(path)
-    steps = record.get("steps") if isinstance(record, dict) else None
-    if not isinstance(steps, int) or steps < 1:
-        raise UserError(f"{path}: steps: not a positive number; run select_steps again")
-    return steps
+    found = record.get("name") if isinstance(record, dict) else None
+    if found != experiment:
+        raise UserError(f"{path}: name: {found!r}, not {experiment!r}; run train@{experiment}")
+    return record
 
 
-def _means(samples: pd.DataFrame, protocol: Protocol, params: Params) -> dict[str, Any]:
-    """Means over samples with their bootstrap intervals."""
-    means, low, high = {}, {}, {}
+def _figures(
+    samples: pd.DataFrame, protocol: Protocol, settings: EvaluationParams, seed: int
+) -> dict[str, Any]:
+    """Means over samples with their bootstrap intervals, and how DAT went."""
+    means = {}
     for name in protocol.metrics:
         values = samples[name].to_numpy()
-        means[name] = float(values.mean())
-        ends = mean_interval(values, params.evaluation.bootstrap, params.seed)
-        low[name], high[name] = ends
-    active_steps = float(samples["active_steps"].mean())
-    return {"means": means, "ci_low": low, "ci_high": high, "active_steps": active_steps}
-
-
-def _parameters(evaluation: str, params: Params) -> dict[str, Any]:
-    """What made this row, for its MLflow run."""
-    what = params.evaluations[evaluation]
-    sections = {
-        "experiment": params.experiments[what.experiment],
-        "method": params.methods[what.method],
-        "extractor": params.extractor[what.kind],
-        "prior": params.prior,
-        "diffusion": params.diffusion,
-        "denoiser": params.denoiser,
-        "training": params.training,
-        "reverse": params.reverse,
+        low, high = mean_interval(values, settings.bootstrap, seed)
+        means[name] = {
+            "mean": float(values.mean()),
+            "low": low,
+            "high": high,
+            "unit": UNITS[name],
+        }
+    guided = samples["ratio"].notna().all()
+    return {
+        "primary": protocol.primary,
+        "means": means,
+        "active_steps": float(samples["active_steps"].mean()),
+        "ratio": float(samples["ratio"].mean()) if guided else None,
     }
-    return {name: section.model_dump(mode="json") for name, section in sections.items()}
 
 
 def _write(out: Path, recovered: Recovered, summary: dict[str, Any]) -> None:

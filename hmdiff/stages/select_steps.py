@@ -3,18 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
-from hmdiff.bodies.model import BodyModel
-from hmdiff.bodies.sampling import MeshSampling
-from hmdiff.compute import resolve_device, use_threads
-from hmdiff.datasets.prepared import PreparedFile
-from hmdiff.evaluation.protocols import load_protocol
-from hmdiff.evaluation.recovery import recover_and_score, scorable
+from hmdiff.evaluation.items import find_method
 from hmdiff.evaluation.selection import RULE, fewest_steps
-from hmdiff.extractor.features import read_features
 from hmdiff.files import write_json
-from hmdiff.inference import Predictor
-from hmdiff.params import Params
+from hmdiff.params import MethodParams, Params
 
 
 def run(
@@ -35,18 +29,49 @@ def run(
         body, sampling: artefacts of body_models and mesh_sampling.
 
     Raises:
-        UserError: an input is missing or damaged, or no validation image can be scored.
+        UserError: the method is unknown or disagrees with what it names, an input is missing or
+            damaged, or no validation image can be scored.
     """
-    what, choice = params.methods[method], params.evaluation
+    what = find_method(method, params)
     if len(what.candidates) == 1:
         (steps,) = what.candidates
-        write_json(out, {"steps": steps, "rule": "the only candidate", "candidates": [], "n": 0})
+        _write(out, method, steps, "the only candidate", [], 0)
         print(f"select_steps@{method}: {steps}, the only candidate")
         return
 
+    primary, errors, count = _search(what, model, features, prepared, body, sampling, params)
+    steps = fewest_steps(errors, params.evaluation.selection_tolerance)
+    candidates = [
+        {"steps": tried, primary.lower(): round(error, 4)} for tried, error in errors.items()
+    ]
+    _write(out, method, steps, RULE, candidates, count)
+    tried = ", ".join(f"{number}: {error:.1f}" for number, error in errors.items())
+    print(f"select_steps@{method}: {steps} ({primary} in mm by steps: {tried})")
+
+
+def _search(
+    what: MethodParams,
+    model: Path,
+    features: Path,
+    prepared: Path,
+    body: Path,
+    sampling: Path,
+    params: Params,
+) -> tuple[str, dict[int, float], int]:
+    """The primary metric's name, its mean for every candidate, and the number of images."""
+    # Imported here: the libraries below take seconds, and one candidate needs none of them.
+    from hmdiff.bodies.model import BodyModel
+    from hmdiff.bodies.sampling import MeshSampling
+    from hmdiff.compute import resolve_device, use_threads
+    from hmdiff.datasets.prepared import PreparedFile
+    from hmdiff.evaluation.protocols import load_protocol
+    from hmdiff.evaluation.recovery import recover_and_score, scorable
+    from hmdiff.extractor.features import read_features
+    from hmdiff.inference import Predictor
+
     use_threads(params.compute.threads)
     protocol = load_protocol(what.dataset)
-    rows = scorable(read_features(features, "val"), protocol, choice.selection_samples)
+    rows = scorable(read_features(features, "val"), protocol, params.evaluation.selection_samples)
     body_model = BodyModel.load(body)
     predictor = Predictor.load(
         model, body_model, MeshSampling.load(sampling),
@@ -60,9 +85,11 @@ def run(
                 guidance=what.guidance, reverse=params.reverse, seed=params.seed,
             )  # fmt: skip
             errors[steps] = float(recovered.samples[protocol.primary].mean())
-    steps = fewest_steps(errors, choice.selection_tolerance)
-    name = protocol.primary.lower()
-    candidates = [{"steps": tried, name: round(error, 4)} for tried, error in errors.items()]
-    write_json(out, {"steps": steps, "rule": RULE, "candidates": candidates, "n": len(rows)})
-    tried = ", ".join(f"{count}: {error:.1f}" for count, error in errors.items())
-    print(f"select_steps@{method}: {steps} ({protocol.primary} in mm by steps: {tried})")
+    return protocol.primary, errors, len(rows)
+
+
+def _write(
+    out: Path, method: str, steps: int, rule: str, candidates: list[dict[str, Any]], n: int
+) -> None:
+    record = {"method": method, "steps": steps, "rule": rule, "candidates": candidates, "n": n}
+    write_json(out, record)

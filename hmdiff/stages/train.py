@@ -10,10 +10,10 @@ from torch import Tensor
 
 from hmdiff.bodies.model import BodyModel
 from hmdiff.bodies.sampling import MeshSampling
-from hmdiff.compute import generator, resolve_device
+from hmdiff.compute import generator, resolve_device, use_threads
 from hmdiff.datasets.prepared import PreparedFile
 from hmdiff.diffusion.denoiser import adjacency_mask
-from hmdiff.diffusion.model import build_model
+from hmdiff.diffusion.model import MeshDiffusion, build_model
 from hmdiff.diffusion.upsample import Upsampler
 from hmdiff.errors import UserError
 from hmdiff.extractor.features import Features, read_features
@@ -44,65 +44,33 @@ def run(
     Raises:
         UserError: the features lack usable rows, or training diverges.
     """
-    what = params.experiments[experiment]
-    device = resolve_device(params.compute.device)
+    what = params.experiments.get(experiment)
+    if what is None:
+        known = ", ".join(params.experiments)
+        raise UserError(f"params.yaml: experiments: has no {experiment!r}; take one of {known}")
+    use_threads(params.compute.threads)
     body_model, mesh_sampling = BodyModel.load(body), MeshSampling.load(sampling)
     training = read_features(features, "train")
-    meshed, validation = _with_mesh(training, features), _with_mesh(
-        read_features(features, "val"), features
+    meshed = _with_mesh(training, features)
+    validation = _with_mesh(read_features(features, "val"), features)
+    # The control starts from U's centre; H_U's lift from true joints, for it must carry U's
+    # noise over and not smooth it.
+    source = "centre" if what.model == "linear" else "joints"
+    pose_to_mesh, curve = fit_ridge(
+        getattr(meshed, source), meshed.coarse,
+        getattr(validation, source), validation.coarse,
+        params.training.ridge,
     )  # fmt: skip
-    regressor = torch.as_tensor(mesh_sampling.coarse_regressor(body_model.regressor.numpy()))
-
     network = None
-    if what.model == "linear":
-        pose_to_mesh, curve = fit_ridge(
-            meshed.centre, meshed.coarse, validation.centre, validation.coarse,
-            params.training.ridge,
-        )  # fmt: skip
-    else:
-        # H_U's lift goes from true joints to meshes: it must carry U's noise over, not smooth it.
-        pose_to_mesh, _ = fit_ridge(
-            meshed.joints, meshed.coarse, validation.joints, validation.coarse,
-            params.training.ridge,
-        )  # fmt: skip
-        faces = torch.as_tensor(mesh_sampling.coarse_faces).long()
-        network = build_model(
-            generator(params.seed, "weights"),
-            what,
-            params.diffusion,
-            params.denoiser,
-            meshed.coarse.float().mean(0),
-            len(regressor),
-            adjacency_mask(faces, regressor.shape[1]) if params.denoiser.adjacency_mask else None,
-        )
-        network, curve = train(
-            network,
-            training,
-            regressor,
-            faces,
-            params.training,
-            seed=params.seed,
-            device=device,
-            precision=params.compute.precision,
-            name=experiment,
-        )
-
-    upsampler = Upsampler.from_sampling(mesh_sampling.ups)
-    meshes = _full_meshes(prepared, body_model, params.training.upsampler_samples)
-    if len(meshes):
-        upsampler = train_upsampler(
-            upsampler,
-            meshes,
-            downsample(mesh_sampling.down, meshes),
-            params.training,
-            seed=params.seed,
-            device=device,
-        )
+    if what.model != "linear":
+        mean = meshed.coarse.mean(0)
+        network, curve = _network(experiment, training, mean, body_model, mesh_sampling, params)
+    upsampler = _upsampler(prepared, body_model, mesh_sampling, params)
     recipe = Recipe(
         what,
         params.diffusion,
         params.denoiser,
-        len(regressor),
+        len(body_model.regressor),
         upsampler.sizes,
         {
             "name": experiment,
@@ -117,8 +85,60 @@ def run(
             writer = csv.DictWriter(file, curve[0].keys(), lineterminator="\n")
             writer.writeheader()
             writer.writerows(curve)
-    last = ", ".join(f"{name} {value:.4g}" for name, value in curve[-1].items())
-    print(f"train@{experiment}: {len(training)} training rows; {last}")
+    row = min(curve, key=lambda row: row["val_mpve"]) if network is None else curve[-1]
+    figures = ", ".join(f"{name} {value:.4g}" for name, value in row.items())
+    print(f"train@{experiment}: {len(training)} training rows; {figures}")
+
+
+def _network(
+    experiment: str,
+    training: Features,
+    mean: Tensor,
+    body_model: BodyModel,
+    sampling: MeshSampling,
+    params: Params,
+) -> tuple[MeshDiffusion, list[dict[str, float]]]:
+    """The trained network and its curve; ``mean`` is the mean coarse mesh (Vc, 3)."""
+    regressor = torch.as_tensor(sampling.coarse_regressor(body_model.regressor.numpy()))  # f
+    faces = torch.as_tensor(sampling.coarse_faces).long()
+    mask = adjacency_mask(faces, len(mean)) if params.denoiser.adjacency_mask else None
+    network = build_model(
+        generator(params.seed, "weights"),
+        params.experiments[experiment],
+        params.diffusion,
+        params.denoiser,
+        mean,
+        len(regressor),
+        mask,
+    )
+    return train(
+        network,
+        training,
+        regressor,
+        faces,
+        params.training,
+        seed=params.seed,
+        device=resolve_device(params.compute.device),
+        precision=params.compute.precision,
+        name=experiment,
+    )
+
+
+def _upsampler(
+    prepared: Path, body_model: BodyModel, sampling: MeshSampling, params: Params
+) -> Upsampler:
+    upsampler = Upsampler.from_sampling(sampling.ups)
+    meshes = _full_meshes(prepared, body_model, params.training.upsampler_samples)
+    if not len(meshes):
+        return upsampler
+    return train_upsampler(
+        upsampler,
+        meshes,
+        downsample(sampling.down, meshes),
+        params.training,
+        seed=params.seed,
+        device=resolve_device(params.compute.device),
+    )
 
 
 def _with_mesh(features: Features, path: Path) -> Features:

@@ -1,0 +1,58 @@
+"""Entries of params.yaml that name one another: methods and evaluations, looked up and checked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TypeVar
+
+from hmdiff.errors import UserError
+from hmdiff.params import EvaluationItem, MethodParams, Params
+
+Entry = TypeVar("Entry")
+
+
+def find_method(name: str, params: Params) -> MethodParams:
+    """``methods.NAME`` of params.yaml.
+
+    Raises:
+        UserError: there is none, or it disagrees with its experiment or its data set.
+    """
+    method = _entry(params.methods, "methods", name)
+    experiment = _entry(params.experiments, "experiments", method.experiment)
+    _agree(f"methods.{name}.kind", method.kind, "its experiment has", experiment.kind)
+    _check_dataset(f"methods.{name}", method, params)
+    return method
+
+
+def find_evaluation(name: str, params: Params) -> EvaluationItem:
+    """``evaluations.NAME`` of params.yaml.
+
+    Its data set and guidance may differ from the method's: the method is what is trained and how
+    many steps it takes, the evaluation is how these steps are run, and on what.
+
+    Raises:
+        UserError: there is none, or it disagrees with its method or its data set.
+    """
+    item = _entry(params.evaluations, "evaluations", name)
+    method = find_method(item.method, params)
+    for field in ("experiment", "kind"):
+        here, there = getattr(item, field), getattr(method, field)
+        _agree(f"evaluations.{name}.{field}", here, f"method {item.method} has", there)
+    _check_dataset(f"evaluations.{name}", item, params)
+    return item
+
+
+def _entry(section: Mapping[str, Entry], label: str, name: str) -> Entry:
+    if name not in section:
+        raise UserError(f"params.yaml: {label}: has no {name!r}; take one of {', '.join(section)}")
+    return section[name]
+
+
+def _check_dataset(label: str, entry: MethodParams | EvaluationItem, params: Params) -> None:
+    kind = _entry(params.datasets, "datasets", entry.dataset).kind
+    _agree(f"{label}.kind", entry.kind, f"data set {entry.dataset} has", kind)
+
+
+def _agree(field: str, found: str, owner: str, wanted: str) -> None:
+    if found != wanted:
+        raise UserError(f"params.yaml: {field}: {found!r}, but {owner} {wanted!r}; make them agree")

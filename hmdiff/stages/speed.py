@@ -1,0 +1,178 @@
+"""Stage ``speed``: frames a second from image to full mesh, HMDiff and FastMETRO (Table 6)."""
+
+from __future__ import annotations
+
+import os
+import statistics
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from hmdiff.bodies.model import BodyModel
+from hmdiff.bodies.sampling import MeshSampling
+from hmdiff.compute import autocast, resolve_device, seeded_init, use_threads
+from hmdiff.datasets.prepared import PreparedFile
+from hmdiff.evaluation.selection import read_steps
+from hmdiff.extractor.extraction import extract
+from hmdiff.extractor.features import Features
+from hmdiff.extractor.model import Extractor, load_extractor
+from hmdiff.extractor.training import unit_range
+from hmdiff.fastmetro import FastMETRO
+from hmdiff.files import write_json
+from hmdiff.inference import Predictor
+from hmdiff.params import Params
+
+METHOD = "dat"
+
+Recover = Callable[[Tensor, str], Tensor]
+"""(image (1, 3, S, S) uint8, its sample id) -> full mesh (1, V, 3) on the CPU."""
+
+
+def run(
+    model: Path,
+    extractor: Path,
+    prepared: Path,
+    body: Path,
+    sampling: Path,
+    steps: Path,
+    out: Path,
+    params: Params,
+) -> None:
+    """Time both methods on one machine, one backbone, one precision; write ``out`` (JSON).
+
+    HMDiff with DAT runs at the paper's N and steps, and as the evaluations run it. FastMETRO-L has
+    random weights: its speed does not depend on them, and its error is quoted from the paper.
+
+    Args:
+        model, extractor: folders of the trained diffusion model and of the extractor.
+        prepared: file whose test images are used.
+        body, sampling: artefacts of body_models and mesh_sampling.
+        steps: number of reverse steps of the method ``dat`` (select_steps).
+    """
+    use_threads(params.compute.threads_alone)
+    device, precision = resolve_device(params.compute.device), params.compute.precision
+    mesh_sampling = MeshSampling.load(sampling)
+    predictor = Predictor.load(model, BodyModel.load(body), mesh_sampling, device, precision)
+    network = load_extractor(extractor, device)
+    settings = {
+        "hmdiff_paper": {"chains": params.speed.chains, "steps": params.speed.steps},
+        "hmdiff_configured": {"chains": params.reverse.chains, "steps": read_steps(steps, METHOD)},
+        "fastmetro_l": {"chains": None, "steps": None},
+    }
+    transformer = _fastmetro_l(network, mesh_sampling, params)
+    methods: dict[str, Recover] = {
+        name: partial(_fastmetro, network, transformer, precision)
+        if setting["steps"] is None
+        else partial(_hmdiff, network, predictor, params, **setting)
+        for name, setting in settings.items()
+    }
+    with PreparedFile(prepared) as file:
+        facts = {name: str(file.attrs[name]) for name in ("dataset", "source")}
+        times = interleaved(methods, file, network.architecture.image_size, params)
+    records = [timing_record(name, times[name], **settings[name]) for name in methods]
+    machine = _machine(network, device, precision)
+    write_json(out, {"records": records, **facts, "seed": params.seed, "machine": machine})
+    figures = ", ".join(f"{row['name']} {row['value']:.3g}" for row in records)
+    print(f"{out}: frames a second on {machine['device']}: {figures}")
+
+
+def interleaved(
+    methods: dict[str, Recover], file: PreparedFile, size: int, params: Params
+) -> dict[str, list[float]]:
+    """Seconds of every repeat; the methods take turns, so that a busy machine slows all alike.
+
+    All of them see the same test image (``size`` pixels) in a repeat; reading it is not counted.
+    """
+    times: dict[str, list[float]] = {name: [] for name in methods}
+    ids, rows = file.sample_ids(), file.indices("test")
+    for repeat in range(params.speed.warmup + params.speed.repeats):
+        row = int(rows[repeat % len(rows)])
+        image = torch.from_numpy(file.image(row, size)).permute(2, 0, 1)[None]
+        for name, recover in methods.items():
+            start = time.perf_counter()
+            recover(image, ids[row])  # ends on the CPU, so that a GPU has finished
+            if repeat >= params.speed.warmup:
+                times[name].append(time.perf_counter() - start)
+    return times
+
+
+def timing_record(
+    name: str, seconds: list[float], chains: int | None, steps: int | None
+) -> dict[str, Any]:
+    """Median frames a second, with the slowest and the fastest repeat."""
+    return {
+        "name": name,
+        "value": 1 / statistics.median(seconds),
+        "unit": "1/s",
+        "low": 1 / max(seconds),
+        "high": 1 / min(seconds),
+        "repeats": len(seconds),
+        "chains": chains,
+        "steps": steps,
+    }
+
+
+def _hmdiff(
+    network: Extractor,
+    predictor: Predictor,
+    params: Params,
+    image: Tensor,
+    name: str,
+    *,
+    chains: int,
+    steps: int,
+) -> Tensor:
+    arrays = extract(
+        network, image, [name], draws=params.prior.draws, seed=params.seed,
+        precision=params.compute.precision,
+    )  # fmt: skip
+    seen = {key: torch.from_numpy(value) for key, value in arrays.items()}
+    unknown = torch.full_like(seen["centre"], torch.nan)  # there is no truth to look at
+    features = Features(
+        **seen, coarse=unknown, joints=unknown, valid_mesh=torch.zeros(1, dtype=torch.bool),
+        valid_joints=torch.zeros(unknown.shape[:2], dtype=torch.bool),
+        sample_id=[name], names=[name],
+    )  # fmt: skip
+    reverse = params.reverse.model_copy(update={"chains": chains})
+    how = {"steps": steps, "reverse": reverse, "guidance": "dat", "seed": params.seed}
+    return predictor.predict(features, batch=1, **how).full
+
+
+@torch.no_grad()
+def _fastmetro(
+    network: Extractor, transformer: FastMETRO, precision: str, image: Tensor, name: str
+) -> Tensor:
+    device = network.mean.device
+    with autocast(device, precision):
+        pixels = (unit_range(image, device) - network.mean) / network.deviation
+        context = network.backbone(pixels.contiguous(memory_format=torch.channels_last))
+        return transformer(context)[-1].cpu()
+
+
+def _fastmetro_l(network: Extractor, sampling: MeshSampling, params: Params) -> FastMETRO:
+    with seeded_init(params.seed, "fastmetro"):
+        transformer = FastMETRO(network.backbone.channels, sampling.coarse_faces, sampling.ups)
+    if params.compute.precision == "bf16":
+        # Once, where autocast would cast 25 M weights at every frame.
+        for part in transformer.modules():
+            if isinstance(part, nn.Linear | nn.Conv2d):
+                part.to(torch.bfloat16)
+    return transformer.to(network.mean.device).eval().requires_grad_(False)
+
+
+def _machine(network: Extractor, device: torch.device, precision: str) -> dict[str, Any]:
+    on_gpu = device.type == "cuda"
+    return {
+        "device": torch.cuda.get_device_name(device) if on_gpu else device.type,
+        "cpus": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "precision": precision,
+        "torch": torch.__version__,
+        "backbone": network.architecture.backbone,
+        "image_size": network.architecture.image_size,
+    }

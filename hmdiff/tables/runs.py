@@ -1,0 +1,97 @@
+"""A table as MLflow runs: the files in a parent, and one child a measured row and data set."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from hmdiff.params import Params
+from hmdiff.tables.build import Record, Table
+from hmdiff.tables.paper import dataset_title
+from hmdiff.tracking import Run
+
+
+def table_run(table: Table, files: Sequence[Path], params: Params) -> Run:
+    """The runs of ``table``; ``files`` become artifacts of the parent.
+
+    Each child has the parameters that its evaluation depends on, its means with the ends of
+    their intervals, and the tags table, row, method, dataset, source and commit.
+    """
+    name = f"table{table.paper.number}"
+    sources = sorted({part.source for part in [*table.summaries.values(), table.speed] if part})
+    tags = {"table": name, "source": ",".join(sources), "commit": table.commit or "unknown"}
+    children = [
+        Run(
+            name=f"{row} ({dataset_title(dataset)})",
+            params=_params(table, evaluation, params),
+            metrics=_metrics(records),
+            tags=tags
+            | {
+                "row": row,
+                "method": table.summaries[evaluation].method if evaluation else row,
+                "dataset": dataset,
+                "source": records[0].source,
+            },
+        )
+        for row, dataset, evaluation, records in _rows(table)
+    ]
+    return Run(name=name, tags=tags, artifacts=files, children=children)
+
+
+def _rows(table: Table) -> Iterator[tuple[str, str, str | None, list[Record]]]:
+    """(row, data set, evaluation, its records) of all that was measured."""
+    for row, names in table.paper.measured.items():
+        for dataset in dict.fromkeys(column.dataset for column in table.paper.columns):
+            cells = [table.records.get((row, column)) for column in table.paper.columns]
+            records = [
+                cell for cell in cells if cell and cell.dataset == dataset and not cell.quoted
+            ]
+            if records:
+                yield row, dataset, names.get(dataset), records
+
+
+def _metrics(records: list[Record]) -> dict[str, float]:
+    metrics = {}
+    for record in records:
+        metrics[record.metric] = record.measured
+        if record.ci_low is not None:
+            metrics |= {f"{record.metric} low": record.ci_low}
+            metrics |= {f"{record.metric} high": record.ci_high}
+    return metrics
+
+
+def _params(table: Table, evaluation: str | None, params: Params) -> dict[str, Any]:
+    """What the row's numbers depend on in params.yaml, by dotted key, and what was run."""
+    sections: dict[str, Any] = {
+        "preset": params.preset, "seed": params.seed, "compute": params.compute,
+    }  # fmt: skip
+    if table.speed is not None:
+        sections |= {"speed": params.speed, "machine": table.speed.machine}
+    found: dict[str, Any] = {}
+    if evaluation is not None:
+        item = params.evaluations[evaluation]
+        summary = table.summaries[evaluation]
+        sections |= {
+            "evaluations": item,
+            "experiments": params.experiments[item.experiment],
+            "extractor": params.extractor[item.kind],
+            "prior": params.prior,
+            "diffusion": params.diffusion,
+            "denoiser": params.denoiser,
+            "training": params.training,
+            "reverse": params.reverse,
+            "evaluation": params.evaluation,
+        }
+        found = {"n": summary.n, "run.steps": summary.steps, "run.chains": summary.chains}
+    return dict(_flat("", sections)) | found
+
+
+def _flat(prefix: str, value: Any) -> Iterator[tuple[str, Any]]:
+    if hasattr(value, "model_dump"):
+        value = value.model_dump(mode="json")
+    if not isinstance(value, dict):
+        yield prefix, value
+        return
+    for key, part in value.items():
+        yield from _flat(f"{prefix}.{key}" if prefix else key, part)
