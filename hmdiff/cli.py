@@ -220,7 +220,8 @@ def main() -> None:
     except Abort:
         sys.exit(130)
     except UserError as error:
-        sys.exit(_fail(str(error)))
+        # torch raises a worker's error again with the worker's traceback before it.
+        sys.exit(_fail(str(error).rsplit("UserError: ", 1)[-1]))
     except OSError as error:
         if error.errno not in MENDABLE:
             raise

@@ -181,11 +181,6 @@ def query_mask(faces: np.ndarray, vertices: int) -> Tensor:
     return functional.pad(mask, (JOINTS, 0, JOINTS, 0), value=True)
 
 
-def parameter_count(module: nn.Module) -> int:
-    """Learned numbers in ``module``."""
-    return sum(parameter.numel() for parameter in module.parameters())
-
-
 def _sparse(matrix: sparse.csr_matrix) -> Tensor:
     entries = matrix.tocoo()
     places = torch.from_numpy(np.stack([entries.row, entries.col]).astype(np.int64))

@@ -156,7 +156,7 @@ class Predictor:
         and seed. Direct and linear models ignore them.
 
         Raises:
-            UserError: a prediction is not finite (the guidance diverged).
+            UserError: a prediction is not finite (the guidance, or the training, diverged).
         """
         run = Run(**how)
         parts = []
@@ -171,10 +171,7 @@ class Predictor:
             finite = part[0].flatten(1).isfinite().all(1)
             if not finite.all():
                 wrong = rows.sample_id[int((~finite).nonzero()[0])]
-                raise UserError(
-                    f"params.yaml: reverse.gamma: the mesh of sample {wrong} is not finite with "
-                    f"guidance {run.guidance!r}; lower gamma or take the mean as reduction"
-                )
+                raise UserError(_not_finite(wrong, run.guidance))
             parts.append(part)
         chains, active_steps, ratio = (torch.cat(column) for column in zip(*parts, strict=True))
         coarse = chains.mean(1)
@@ -247,3 +244,15 @@ class Predictor:
                 root = torch.einsum("v,bvc->bc", self.root_row, full)
                 parts.append(full - root[:, None])
         return torch.cat(parts)
+
+
+def _not_finite(sample: str, guidance: str) -> str:
+    if guidance == "none":
+        return (
+            f"params.yaml: training.learning_rate: the mesh of sample {sample} is not finite "
+            "without guidance; train again with a lower one"
+        )
+    return (
+        f"params.yaml: reverse.gamma: the mesh of sample {sample} is not finite with "
+        f"guidance {guidance!r}; lower gamma or take the mean as reduction"
+    )

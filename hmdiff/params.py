@@ -16,6 +16,7 @@ NotNegative = Annotated[float, Field(ge=0)]
 Unit = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
 Whole = Annotated[int, Field(ge=0)]
+Heads = Literal[1, 2, 4, 8, 16, 32, 64, 128]  # divisors of a token's 128 numbers
 
 
 class Section(BaseModel):
@@ -122,6 +123,13 @@ class PriorParams(Section):
     draws: Count
 
 
+class ScaleParams(Section):
+    """Model units per metre."""
+
+    body: Positive
+    hand: Positive
+
+
 class DiffusionParams(Section):
     steps: Count
     schedule: Literal["linear_alpha", "linear_beta", "cosine"]
@@ -129,12 +137,12 @@ class DiffusionParams(Section):
     alpha_last: Annotated[float, Field(gt=0, lt=1)]
     parametrisation: Literal["edm", "noise", "h0", "v"]
     sigma_data: Positive
-    scale: dict[Literal["body", "hand"], Positive]
+    scale: ScaleParams
 
 
 class DenoiserParams(Section):
-    self_heads: Count
-    cross_heads: Count
+    self_heads: Heads
+    cross_heads: Heads
     feedforward: Whole
     adjacency_mask: bool
 
@@ -158,7 +166,6 @@ class TrainingParams(Section):
 
 
 class ReverseParams(Section):
-    steps: Count
     eta: Unit
     chains: Count
     gamma: NotNegative
@@ -190,6 +197,12 @@ class ExperimentParams(Section):
     condition: Literal["image", "pose", "both"]
     depth: Whole
     features: Path
+
+    @model_validator(mode="after")
+    def _deep_enough(self) -> ExperimentParams:
+        if self.depth == 0 and self.model != "linear":
+            raise ValueError(f"depth must be 1 or more, for the model is {self.model}")
+        return self
 
 
 class MethodParams(Section):
@@ -223,6 +236,12 @@ class Human36MDataset(DatasetParams):
     test_camera: Annotated[int, Field(ge=1, le=4)]
     val_subjects: tuple[Literal[1, 5, 6, 7, 8], ...]
     fit_limit: Positive
+
+    @model_validator(mode="after")
+    def _some_train(self) -> Human36MDataset:
+        if len(set(self.val_subjects)) != len(self.val_subjects) or len(self.val_subjects) == 5:
+            raise ValueError("val_subjects must be distinct and leave a training subject")
+        return self
 
 
 class ThreeDPWDataset(DatasetParams):

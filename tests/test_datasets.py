@@ -391,21 +391,30 @@ def test_a_readme_alone_is_not_a_placed_copy(tmp_path):
     assert is_placed(tmp_path)
 
 
-def test_a_placed_copy_is_linked_and_its_links_are_followed(tmp_path):
+def test_a_placed_copy_is_linked_and_its_linked_files_are_followed(tmp_path):
     disk, placed, out = (tmp_path / name for name in ("disk", "placed", "out"))
-    for folder in (disk, placed / "a", out):
+    for folder in (disk, placed / "a", placed / "images", out):
         folder.mkdir(parents=True)
     (placed / "README.md").write_text("ours")
     (placed / "a" / "x.json").write_text("[]")
     (disk / "y.jpg").write_bytes(b"y")
-    (placed / "images").symlink_to(disk)
+    (placed / "images" / "y.jpg").symlink_to(disk / "y.jpg")
     take(placed, out)
     assert sorted(p.relative_to(out).as_posix() for p in out.rglob("*") if p.is_file()) == [
         "a/x.json",
         "images/y.jpg",
     ]
     assert (out / "a" / "x.json").samefile(placed / "a" / "x.json")
-    assert not (out / "images").is_symlink()
+    assert not (out / "images" / "y.jpg").is_symlink()
+
+
+def test_a_linked_folder_is_refused_for_dvc_does_not_look_behind_it(tmp_path):
+    disk, placed, out = (tmp_path / name for name in ("disk", "placed", "out"))
+    for folder in (disk, placed, out):
+        folder.mkdir()
+    (placed / "images").symlink_to(disk)
+    with pytest.raises(UserError, match=r"images: a linked folder.*cp -rs"):
+        take(placed, out)
 
 
 @given(total=st.integers(1, 500), longest=st.integers(1, 60))

@@ -87,9 +87,7 @@ def _write_data(folder: Path, body: BodyModel, sampling: MeshSampling) -> None:
         for i, split in enumerate(splits)
     ]
     attrs = {"dataset": "freihand", "source": "rendered"}
-    records = [
-        Record(sample, image, np.eye(3), joints[i]) for i, sample in enumerate(samples)
-    ]
+    records = [Record(sample, image, np.eye(3), joints[i]) for i, sample in enumerate(samples)]
     write_prepared(folder / "prepared.h5", records, HAND, attrs, count)
     valid = np.ones(count, bool)
     valid[0] = False
@@ -263,6 +261,14 @@ def test_a_single_candidate_needs_no_search(tmp_path):
     select_steps.run("hand_linear", out=tmp_path / "steps.json", params=PARAMS, **missing)
     found = json.loads((tmp_path / "steps.json").read_text())
     assert (found["steps"], found["n"], found["candidates"]) == (1, 0, [])
+
+
+def test_steps_are_not_chosen_with_the_model_of_another_experiment(toy, tmp_path):
+    paths = _paths(toy, "hand", model=toy / "hand_linear")
+    with pytest.raises(UserError, match=r"model\.json: name: 'hand_linear', not 'hand'") as line:
+        select_steps.run("hand", out=tmp_path / "steps.json", params=PARAMS, **paths)
+    assert "\n" not in str(line.value)
+    assert not (tmp_path / "steps.json").exists()
 
 
 def test_inputs_of_another_row_are_one_clear_line(toy, tmp_path):

@@ -457,9 +457,7 @@ def trained(workplace) -> Path:
 
 def _extract(workplace: Path, trained: Path, out: Path, params: Params) -> None:
     prepared = workplace / "prepared" / "toy.h5"
-    extract_features.run(
-        prepared, trained, workplace / "hand", workplace / "hand.npz", out, params
-    )
+    extract_features.run(prepared, trained, workplace / "hand", workplace / "hand.npz", out, params)
 
 
 def test_pre_training_writes_all_its_files(trained):

@@ -31,6 +31,14 @@ def test_a_failed_directory_leaves_the_old_one_and_no_rubbish(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_what_a_killed_write_leaves_is_not_taken_for_an_output(tmp_path):
+    with atomic_file(tmp_path / "set.h5") as file, atomic_directory(tmp_path / "model") as folder:
+        assert list(tmp_path.glob("*.h5")) == []
+        assert {file.suffix, folder.suffix} == {".partial"}
+        file.write_text("whole")
+    assert (tmp_path / "set.h5").read_text() == "whole"
+
+
 def test_a_directory_is_replaced_whole(tmp_path):
     path = tmp_path / "model"
     for name in ("first", "second"):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 from toys import make_body, make_features, make_sampling, make_trained, reverse_params, rng
@@ -21,7 +23,7 @@ def make_predictor(features, **what) -> Predictor:
     return Predictor(make_trained(features, **what), make_body(), make_sampling())
 
 
-REVERSE = set(reverse_params().model_dump()) - {"steps"}
+REVERSE = set(reverse_params().model_dump())
 
 
 def predict(features, predictor=None, **how) -> Prediction:
@@ -165,6 +167,23 @@ def test_units_do_not_leak_between_metres_and_model_units(features):
     assert torch.allclose(starts[0], wanted, atol=1e-5)
 
 
+@pytest.mark.parametrize("prior", ["draws", "peak"])
+@pytest.mark.parametrize("guidance", ["dat", "disrupted"])
+def test_guidance_is_in_model_units(features, guidance, prior):
+    """A hand of a fifth of the size is the same problem in model units (scale 5)."""
+    body = make_predictor(features, kind="body", condition="both")
+    hand = make_predictor(features, kind="hand", condition="both")
+    # With its buffers, so that the mean mesh too is the same in model units.
+    hand.model.network.load_state_dict(body.model.network.state_dict())
+    small = dataclasses.replace(features, draws=features.draws / 5, peak=features.peak / 5)
+    how = {"guidance": guidance, "prior": prior}
+    wanted, found = predict(features, body, **how), predict(small, hand, **how)
+    assert torch.allclose(5 * found.coarse, wanted.coarse, atol=1e-4)
+    assert torch.allclose(found.ratio, wanted.ratio, atol=1e-4)
+    assert (found.active_steps > 0).all()
+    assert not torch.allclose(wanted.coarse, predict(features, body).coarse, atol=1e-2)
+
+
 def test_a_linear_model_is_its_map_of_the_centre_of_u(features):
     predictor = make_predictor(features, model="linear")
     found = predict(features, predictor)
@@ -175,6 +194,15 @@ def test_a_diverging_guidance_is_one_clear_line(features):
     with pytest.raises(UserError, match=r"reverse\.gamma: .*sample 0/0.*lower gamma") as line:
         predict(features, guidance="disrupted", gamma=1e30, disrupted_reduction="sum")
     assert "\n" not in str(line.value)
+
+
+def test_a_mesh_that_is_not_finite_without_guidance_is_laid_to_the_training(features):
+    predictor = make_predictor(features)
+    predictor.model.network.parametrisation.mean.fill_(torch.nan)
+    message = r"training\.learning_rate: .*sample 0/0.*without guidance; train again"
+    with pytest.raises(UserError, match=message) as line:
+        predict(features, predictor)
+    assert "gamma" not in str(line.value) and "\n" not in str(line.value)
 
 
 def test_a_model_for_another_mesh_is_one_clear_line(tmp_path, features):

@@ -10,7 +10,7 @@ from scipy.optimize import least_squares
 from scipy.spatial import procrustes as scipy_procrustes
 from scipy.spatial.transform import Rotation
 
-from hmdiff.evaluation.bootstrap import mean_interval, paired_difference
+from hmdiff.evaluation.bootstrap import mean_interval
 from hmdiff.evaluation.metrics import f_score, mean_distance, procrustes
 
 SEEDS = st.integers(0, 2**32 - 1)
@@ -175,18 +175,3 @@ def test_many_samples_are_resampled_in_blocks_without_harm(monkeypatch):
     whole = mean_interval(values, 500, 0)
     monkeypatch.setattr("hmdiff.evaluation.bootstrap._BLOCK", 1000)
     assert mean_interval(values, 500, 0) == whole
-
-
-def test_a_paired_difference_is_surer_than_two_intervals():
-    rng = np.random.default_rng(4)
-    difficulty = rng.normal(80, 30, 100)
-    first, second = difficulty + rng.normal(2, 1, 100), difficulty + rng.normal(0, 1, 100)
-    mean, low, high = paired_difference(first, second, 1000, 0)
-    assert mean == pytest.approx((first - second).mean())
-    assert 0 < low < mean < high < 3
-    assert mean_interval(first, 1000, 0)[0] < mean_interval(second, 1000, 0)[1]
-
-
-def test_a_difference_of_other_samples_is_refused():
-    with pytest.raises(ValueError, match="not the same samples"):
-        paired_difference(np.zeros(5), np.zeros(1), 10, 0)

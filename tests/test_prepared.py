@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import pickle
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -212,8 +213,9 @@ def test_rows_that_are_not_finite_or_double_are_refused(tmp_path, body):
     sample = _samples(tmp_path, 1)[0]
     jpeg = encode_jpeg(Image.new("RGB", (8, 8)), 90, "4:4:4")
     row = Record(sample, jpeg, np.eye(3), np.zeros((17, 3)))
-    for rows in ([row, row], [replace(row, joints=np.full((17, 3), np.nan))]):
-        with pytest.raises(UserError, match="check the disk"):
+    unknown = replace(row, joints=np.full((17, 3), np.nan))
+    for rows, reason in (([row, row], "share an id"), ([unknown], "joints are not finite")):
+        with pytest.raises(UserError, match=f"{reason}; put back the annotations"):
             write_prepared(tmp_path / "a.h5", rows, BODY, ATTRS, len(rows))
     with pytest.raises(UserError, match="no sample"):
         write_prepared(tmp_path / "a.h5", [], BODY, ATTRS, 1)
@@ -305,7 +307,13 @@ def test_a_placed_copy_is_taken_as_real(tmp_path, models):
     manifest = json.loads((raw / "manifest.json").read_text())
     assert manifest["source"] == "real" and manifest["images"] == 15
     assert "training_xyz.json" in manifest["annotations"]
-    prepare.run("freihand", raw, models / "hand", tmp_path / "real.h5", params)
+    with pytest.raises(UserError, match=r"a stand-in, but freihand is real and made for MANO"):
+        prepare.run("freihand", raw, models / "hand", tmp_path / "real.h5", params)
+    licensed = tmp_path / "licensed"
+    shutil.copytree(models / "hand", licensed)
+    facts = json.loads((licensed / "model.json").read_text())
+    (licensed / "model.json").write_text(json.dumps(facts | {"source": "licensed"}))
+    prepare.run("freihand", raw, licensed, tmp_path / "real.h5", params)
     assert PreparedFile(tmp_path / "real.h5").attrs["source"] == "real"
 
 

@@ -86,6 +86,11 @@ def test_a_preset_with_a_wrong_key_or_value_leaves_the_parameters_alone(params):
         ("preset: default", "presets: default", "preset"),
         ("eta: 0.0", "eta: 2.0", "reverse.eta"),
         ("parametrisation: edm", "parametrisation: emd", "diffusion.parametrisation"),
+        ("self_heads: 2", "self_heads: 3", "denoiser.self_heads"),
+        ("cross_heads: 4", "cross_heads: 0", "denoiser.cross_heads"),
+        ("body: 1.0, hand: 5.0", "body: 1.0", "diffusion.scale.hand"),
+        ("body: 1.0, hand: 5.0", "body: 0.0, hand: 5.0", "diffusion.scale.body"),
+        ("condition: image, depth: 1", "condition: image, depth: 0", "experiments.image: "),
     ],
 )
 def test_a_parameter_out_of_range_is_one_line_that_names_it(params, old, new, field):

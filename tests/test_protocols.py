@@ -134,8 +134,8 @@ def test_a_perfect_prediction_has_no_error_under_any_protocol():
         found = score(load_protocol(name), truth + 3.0, truth, joints, regressor)
         for metric, values in found.items():
             assert values.to_numpy() == pytest.approx(
-                    1.0 if metric.startswith("F") else 0.0, abs=1e-9
-                )
+                1.0 if metric.startswith("F") else 0.0, abs=1e-9
+            )
 
 
 def test_a_mirrored_hand_scores_as_in_the_official_evaluator():
@@ -180,9 +180,7 @@ def test_aligned_columns_ignore_the_predictions_frame_and_the_others_do_not(seed
     predicted, truth, joints, regressor = meshes(BODY, seed)
     turned = scale * predicted @ Rotation.random(rng=seed).as_matrix() + 1
     protocol = load_protocol("3dpw")
-    before, after = (
-        score(protocol, one, truth, joints, regressor) for one in (predicted, turned)
-    )
+    before, after = (score(protocol, one, truth, joints, regressor) for one in (predicted, turned))
     assert after["PA-MPJPE"].to_numpy() == pytest.approx(before["PA-MPJPE"].to_numpy(), rel=1e-6)
     assert (after["MPVE"] > before["MPVE"]).all()
 

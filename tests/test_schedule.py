@@ -93,7 +93,7 @@ def test_forty_of_two_hundred_steps_are_every_fifth():
 @pytest.mark.parametrize("count", [0, 201])
 def test_an_impossible_number_of_steps_is_one_clear_line(count):
     schedule = NoiseSchedule.from_params(diffusion_params())
-    with pytest.raises(UserError, match=r"reverse\.steps.*between 1 and .* 200"):
+    with pytest.raises(UserError, match=r"candidates or speed\.steps: .*between 1 and .* 200"):
         schedule.visited_steps(count)
 
 

@@ -269,6 +269,9 @@ def test_a_foreign_record_is_one_clear_line(tmp_path):
     assert "\n" not in str(line.value)
 
 
+EVEN = list(range(0, 20, 2))
+
+
 class FakePrepared:
     """A prepared file of 20 full meshes, half of them for training."""
 
@@ -282,7 +285,7 @@ class FakePrepared:
         pass
 
     def indices(self, split):
-        return np.arange(0, 20, 2)
+        return np.array(EVEN)
 
     def array(self, name):
         return np.ones(20, bool)
@@ -290,6 +293,31 @@ class FakePrepared:
     def meshes(self, indices, body):
         with torch.no_grad():
             return self.up(make_features(20).coarse[torch.as_tensor(indices)]).numpy()
+
+
+@pytest.mark.parametrize(
+    ("count", "rows"),
+    [(2, {"a": [0], "b": [0]}), (3, {"a": [0, 12], "b": [6]}), (99, {"a": EVEN, "b": EVEN})],
+)
+def test_full_meshes_are_evenly_spaced_and_taken_once(tmp_path, monkeypatch, count, rows):
+    """Ten rows of each of two files; asking for more than there are gives every row once."""
+    picked = {}
+
+    class Recorded(FakePrepared):
+        def __init__(self, path):
+            super().__init__(path)
+            self.name = path.stem
+
+        def meshes(self, indices, body):
+            picked[self.name] = list(indices)
+            return super().meshes(indices, body)
+
+    for name in rows:
+        (tmp_path / f"{name}.h5").touch()
+    monkeypatch.setattr(stage, "PreparedFile", Recorded)
+    meshes = stage._full_meshes(tmp_path, make_body(), count)
+    assert picked == rows
+    assert meshes.shape == (min(count, 20), 42, 3)
 
 
 @pytest.mark.parametrize("model", ["diffusion", "direct", "linear"])

@@ -163,7 +163,7 @@ def training_params(**changes) -> TrainingParams:
 
 def reverse_params(**changes) -> ReverseParams:
     values = {
-        "steps": 10, "eta": 0.0, "chains": 2, "gamma": 0.2, "threshold": 0.05, "reduction": "sum",
+        "eta": 0.0, "chains": 2, "gamma": 0.2, "threshold": 0.05, "reduction": "sum",
         "gap": "h0", "gradient": "through_g", "peak_weight": "equal",
         "disrupted_reduction": "mean",
     }  # fmt: skip

@@ -81,9 +81,11 @@ def write_folder(
 def read_folder(folder: Path) -> tuple[Kind, dict[str, Any], np.ndarray, dict[str, Any]]:
     """Kind, arrays, regressor and facts of a folder that :func:`write_folder` wrote."""
     facts = read_json(folder / "model.json")
-    kind = MODELS.get(facts.get("model"))
-    if kind is None:
-        raise UserError(f"{folder / 'model.json'}: model is unknown; run the stage body_models")
+    kind = MODELS.get(facts.get("model")) if isinstance(facts, dict) else None
+    if kind is None or "source" not in facts:
+        raise UserError(
+            f"{folder / 'model.json'}: lacks a known model and its source; run body_models again"
+        )
     regressor = read_regressor(folder / "regressor.npy", kind)
     return kind, read_arrays(folder / FILE_NAMES[kind.model], kind), regressor, facts
 

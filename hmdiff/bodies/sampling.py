@@ -97,7 +97,7 @@ class MeshSampling:
             raise UserError(f"{path}: no such file; {remedy}") from None
         except KeyError as error:
             raise UserError(f"{path}: lacks {error.args[0]}; {remedy} again") from None
-        except (ValueError, EOFError, OSError, BadZipFile):
+        except (ValueError, EOFError, OSError, TypeError, BadZipFile):
             raise UserError(f"{path}: not a readable mesh sampling; {remedy} again") from None
         return cls(faces, downs, ups)
 

@@ -1,8 +1,8 @@
-"""A restricted unpickler for SMPL and MANO files: arrays come out, nothing is run.
+"""A restricted unpickler for SMPL, MANO and 3DPW files: arrays come out, nothing is run.
 
-The licensed files were pickled by Python 2 with chumpy and scipy objects inside. Only the classes
-listed here are found; chumpy's and scipy's become inert records from which the arrays are read, so
-neither chumpy nor a matching scipy is needed.
+The licensed files were pickled by Python 2, the models with chumpy and scipy objects inside. Only
+the classes listed here are found; chumpy's and scipy's become inert records from which the arrays
+are read, so neither chumpy nor a matching scipy is needed.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class _Csr(_Sparse):
 
 
 class _Foreign(pickle.UnpicklingError):
-    """An object that has no place in a model file."""
+    """An object that has no place in such a file."""
 
 
 class _MakeRecord:
@@ -112,21 +112,23 @@ class _Unpickler(pickle.Unpickler):
 
 
 def read_pickle(path: Path) -> dict[str, Any]:
-    """Top-level dictionary of a model file; use :func:`as_array` on what is wanted.
+    """Top-level dictionary of a file; use :func:`as_array` on what is wanted.
 
     Raises:
         UserError: no such file, not a pickle, cut short, not a dictionary, or it holds an object
-            that does not belong in a model file (named; nothing of it has run).
+            that does not belong in such a file (named; nothing of it has run).
     """
     try:
         with open(path, "rb") as file:
             content = _Unpickler(file, encoding="latin1").load()
     except FileNotFoundError:
-        raise UserError(f"{path}: no such file; run the stage body_models") from None
+        raise UserError(
+            f"{path}: no such file; put it in place or run the stage that writes it"
+        ) from None
     except _Foreign as error:
         raise UserError(
-            f"{path}: refused, for it holds {error}, which no SMPL or MANO file does; "
-            "fetch the model from its official page again"
+            f"{path}: refused, for it holds {error}, which no model or annotation file "
+            "of this field does; fetch the file from its official page again"
         ) from None
     # A damaged stream can fail in any of pickle's operations.
     except Exception as error:
@@ -136,7 +138,7 @@ def read_pickle(path: Path) -> dict[str, Any]:
         ) from None
     if not isinstance(content, dict):
         raise UserError(
-            f"{path}: holds a {type(content).__name__}, not a model's dictionary; "
+            f"{path}: holds a {type(content).__name__}, not a dictionary; "
             "copy or download the file again"
         )
     return content

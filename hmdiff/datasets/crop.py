@@ -58,12 +58,15 @@ def crop_image(path: Path, square: Square, size: int) -> Image.Image:
     much reduced is decoded at a half, a quarter or an eighth in the first place.
 
     Raises:
-        UserError: the image is missing or cannot be decoded.
+        UserError: the image is missing or cannot be decoded, or the square is empty.
     """
+    if not (math.isfinite(square.left + square.top + square.side) and square.side > 0):
+        raise UserError(f"{path}: its box is empty or not finite; put back the annotations")
     try:
         with Image.open(path) as image:
             width = image.width
-            reduction = max(1, math.floor(square.side / size / GAP))
+            reduction = min(math.floor(square.side / size / GAP), *image.size)
+            reduction = max(1, reduction)
             image.draft("RGB", (image.width // reduction, image.height // reduction))
             # JPEG decodes at 1/2, 1/4 or 1/8 exactly; only the last block is rounded up.
             factor = round(width / image.width)

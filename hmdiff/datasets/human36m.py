@@ -174,7 +174,7 @@ def _read_subject(
                 fit_limit=params.fit_limit / 1000,
                 **({} if fit is None else _fit_to_camera(fit, camera, rest_root)),
             )
-    except (KeyError, ValueError, IndexError, TypeError) as error:
+    except (KeyError, ValueError, IndexError, TypeError, AttributeError) as error:
         raise UserError(
             f"{path}: the subject's annotation files lack {error} or disagree; put them back"
         ) from None

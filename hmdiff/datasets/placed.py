@@ -6,6 +6,8 @@ import os
 import shutil
 from pathlib import Path
 
+from hmdiff.errors import UserError
+
 OURS = "README.md"  # the tracked note on what to place there
 
 
@@ -19,10 +21,17 @@ def is_placed(folder: Path) -> bool:
 def take(source: Path, target: Path) -> None:
     """Bring the tree ``source`` to the existing folder ``target``.
 
-    Files are hard-linked where both lie on one file system and copied otherwise. Links are
-    followed, so that large parts may lie on another disk.
+    Files are hard-linked where both lie on one file system and copied otherwise. Links to files
+    are followed, so that large parts may lie on another disk.
+
+    Raises:
+        UserError: a folder inside is a link, and DVC would not see a change behind it.
     """
-    for folder, _, names in os.walk(source, followlinks=True):
+    for folder, folders, names in os.walk(source):
+        for inside in (Path(folder, name) for name in folders):
+            if inside.is_symlink():
+                raise UserError(f"{inside}: a linked folder, which DVC does not look behind; link "
+                                "its files instead (cp -rs)")  # fmt: skip
         below = target / Path(folder).relative_to(source)
         below.mkdir(exist_ok=True)
         for name in names:

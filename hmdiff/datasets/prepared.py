@@ -18,6 +18,11 @@ from hmdiff.bodies.model import BodyModel
 from hmdiff.datasets.sample import SPLITS
 from hmdiff.errors import UserError
 
+DATASETS = {
+    "image", "bbox", "camera", "split", "pose", "betas", "joints", "root", "valid_mesh",
+    "valid_joints", "sample_id",
+}  # fmt: skip
+
 
 class PreparedFile:
     """Read access to a prepared file.
@@ -84,8 +89,17 @@ class PreparedFile:
             raise UserError(f"{self.path}: image {index}: {error}; {self._remedy()}") from None
 
     def array(self, name: str) -> np.ndarray:
-        """The whole of one data set other than ``image``."""
-        return self._open()[name][:]
+        """The whole of one data set other than ``image``.
+
+        Raises:
+            UserError: a part of it is damaged.
+        """
+        try:
+            return self._open()[name][:]
+        except OSError:
+            raise UserError(
+                f"{self.path}: {name}: not readable; delete the file and {self._remedy()}"
+            ) from None
 
     def sample_ids(self) -> list[str]:
         """The sample ids, by row."""
@@ -98,7 +112,11 @@ class PreparedFile:
             ValueError: a row has no mesh (``valid_mesh``).
         """
         indices = np.asarray(indices)
-        valid = self.array("valid_mesh")[indices]
+        if not len(indices):
+            return np.empty((0, body.kind.vertices, 3), np.float32)
+        # Of the small arrays, the span of the rows: a caller walks through the file in batches.
+        first, last = int(indices.min()), int(indices.max()) + 1
+        valid = self._open()["valid_mesh"][first:last][indices - first]
         if not valid.all():
             raise ValueError(f"{self.path}: row {indices[~valid][0]} has no mesh")
         file = self._open()
@@ -109,7 +127,8 @@ class PreparedFile:
             vertices = torch.from_numpy(stored)
         else:
             poses, betas = (
-                torch.from_numpy(self.array(name)[indices]) for name in ("pose", "betas")
+                torch.from_numpy(file[name][first:last][indices - first])
+                for name in ("pose", "betas")
             )
             vertices = body.vertices(poses, betas)
         return body.root_relative(vertices)[0].cpu().numpy()
@@ -125,7 +144,7 @@ class PreparedFile:
                     f"{self.path}: is cut or not HDF5; delete it and {self._remedy()}"
                 ) from None
             missing = {"dataset", "kind", "source"} - set(file.attrs)
-            missing |= {"image", "joints", "split", "valid_mesh"} - set(file)
+            missing |= DATASETS - set(file)
             if missing:
                 file.close()
                 raise UserError(

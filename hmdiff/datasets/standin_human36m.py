@@ -73,6 +73,9 @@ def render(
     counts = {"train": params.train, "val": params.val, "test": params.test}
     jobs: list[SubAction] = []
     for split, subjects in splits.items():
+        if not subjects:  # of val: METRO trains on all five
+            counts[split] = 0
+            continue
         cameras = [dataset.test_camera] if split == "test" else list(ARC)
         share = -(-counts[split] // len(subjects))
         for subject, images in zip(subjects, split_evenly(counts[split], share), strict=False):

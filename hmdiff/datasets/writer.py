@@ -56,7 +56,7 @@ def write_prepared(
             written = _stream(file, records, kind, count)
         if not written:
             raise UserError(f"{path}: no sample to write; look at what acquire placed in data/raw")
-        _verify(temporary, written)
+        _verify(temporary, path, written)
     return written
 
 
@@ -104,6 +104,11 @@ def _flush(file: h5py.File, block: list[Record], kind: Kind, start: int) -> int:
     rows = slice(start, start + len(block))
     samples = [record.sample for record in block]
     joints = np.stack([record.joints for record in block])
+    for record in block:
+        if not np.isfinite(record.joints).all():
+            raise UserError(
+                f"{record.sample.sample_id}: its joints are not finite; put back the annotations"
+            )
     for row, record in enumerate(block, start):
         # Singly: h5py takes several of equal length for a matrix.
         file["image"][row] = np.frombuffer(record.jpeg, np.uint8)
@@ -127,13 +132,15 @@ def _or_nan(value: np.ndarray | None, size: int) -> np.ndarray:
     return np.full(size, np.nan) if value is None else value
 
 
-def _verify(path: Path, count: int) -> None:
-    with PreparedFile(path) as file:
+def _verify(temporary: Path, path: str | Path, count: int) -> None:
+    with PreparedFile(temporary) as file:
         joints = file.array("joints")
         names = file.sample_ids()
-        if len(file) != count or not np.isfinite(joints).all() or len(set(names)) != count:
+        if len(set(names)) != len(names):
+            raise UserError(f"{path}: two samples share an id; put back the annotations")
+        if len(file) != count or not np.isfinite(joints).all():
             raise UserError(
-                f"{path}: rows are missing, double or not finite after writing; "
+                f"{path}: rows are missing or not finite after writing; "
                 "check the disk and run prepare again"
             )
         for index in (0, count - 1):

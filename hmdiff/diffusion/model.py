@@ -34,7 +34,7 @@ class MeshDiffusion(nn.Module):
     ):
         """``mean`` (V, 3) is the mean coarse training mesh in metres, ``mask`` see the denoiser."""
         super().__init__()
-        self.scale = diffusion.scale[experiment.kind]
+        self.scale = getattr(diffusion.scale, experiment.kind)
         self.direct = experiment.model == "direct"
         self.schedule = NoiseSchedule.from_params(diffusion)
         form = "edm" if self.direct else diffusion.parametrisation

@@ -79,8 +79,8 @@ class NoiseSchedule:
         """
         if not 1 <= count <= self.steps:
             raise UserError(
-                f"params.yaml: reverse.steps: {count} is not between 1 and diffusion.steps = "
-                f"{self.steps}; choose a number in that range"
+                f"params.yaml: methods.*.candidates or speed.steps: {count} is not between 1 and "
+                f"diffusion.steps = {self.steps}; choose a number in that range"
             )
         return [round(self.steps * (count - i) / count) for i in range(count + 1)]
 

@@ -34,17 +34,3 @@ def mean_interval(values: np.ndarray, resamples: int, seed: int) -> tuple[float,
         means.append(values[draws.integers(len(values), size=(rows, len(values)))].mean(axis=1))
     low, high = np.quantile(np.concatenate(means), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return float(low), float(high)
-
-
-def paired_difference(
-    first: np.ndarray, second: np.ndarray, resamples: int, seed: int
-) -> tuple[float, float, float]:
-    """Mean of ``first - second`` over the same samples (n,), with its 95 % interval.
-
-    Two rows of a table are seen on the same images, so their difference is far surer than
-    the two intervals side by side suggest.
-    """
-    if np.shape(first) != np.shape(second):
-        raise ValueError(f"not the same samples: {np.shape(first)} and {np.shape(second)}")
-    difference = np.asarray(first, np.float64) - np.asarray(second, np.float64)
-    return (float(difference.mean()), *mean_interval(difference, resamples, seed))

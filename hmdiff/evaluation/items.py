@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TypeVar
+from pathlib import Path
+from typing import Any, TypeVar
 
 from hmdiff.errors import UserError
+from hmdiff.files import read_json
 from hmdiff.params import EvaluationItem, MethodParams, Params
 
 Entry = TypeVar("Entry")
@@ -40,6 +42,20 @@ def find_evaluation(name: str, params: Params) -> EvaluationItem:
         _agree(f"evaluations.{name}.{field}", here, f"method {item.method} has", there)
     _check_dataset(f"evaluations.{name}", item, params)
     return item
+
+
+def read_trained(model: Path, experiment: str) -> dict[str, Any]:
+    """The record in the folder ``model``: what its weights were trained on, and how.
+
+    Raises:
+        UserError: the record is missing, damaged, or of another experiment.
+    """
+    path = model / "model.json"
+    record = read_json(path)
+    found = record.get("name") if isinstance(record, dict) else None
+    if found != experiment:
+        raise UserError(f"{path}: name: {found!r}, not {experiment!r}; run train@{experiment}")
+    return record
 
 
 def _entry(section: Mapping[str, Entry], label: str, name: str) -> Entry:

@@ -95,7 +95,11 @@ def train_extractor(
         UserError: the loss is not finite; the line names the step and the images.
     """
     extractor.to(device, memory_format=torch.channels_last).train()
-    optimiser = torch.optim.AdamW(extractor.parameters(), weight_decay=settings.weight_decay)
+    optimiser = torch.optim.AdamW(
+        extractor.parameters(),
+        weight_decay=settings.weight_decay,
+        fused=device.type in ("cpu", "cuda"),  # not every device has it
+    )
     steps = max(settings.samples // settings.batch, 1)
     plan = batches(len(train), settings.batch, steps, generator(seed, "extractor", "order"))
     loader = DataLoader(train.images, batch_sampler=plan, num_workers=workers)

@@ -12,14 +12,13 @@ from hmdiff.bodies.model import BodyModel
 from hmdiff.bodies.sampling import MeshSampling
 from hmdiff.compute import resolve_device, use_threads
 from hmdiff.datasets.prepared import PreparedFile
-from hmdiff.errors import UserError
 from hmdiff.evaluation.bootstrap import mean_interval
-from hmdiff.evaluation.items import find_evaluation
+from hmdiff.evaluation.items import find_evaluation, read_trained
 from hmdiff.evaluation.protocols import UNITS, Protocol, load_protocol
 from hmdiff.evaluation.recovery import Recovered, recover_and_score, scorable
 from hmdiff.evaluation.selection import read_steps
 from hmdiff.extractor.features import read_features
-from hmdiff.files import atomic_directory, read_json, write_json, write_text
+from hmdiff.files import atomic_directory, write_json, write_text
 from hmdiff.inference import Predictor
 from hmdiff.params import EvaluationParams, Params
 
@@ -60,7 +59,7 @@ def run(
         "activation": what.activation,
         "seed": params.seed,
     }
-    trained = _trained(model, what.experiment)
+    trained = read_trained(model, what.experiment)
     rows = scorable(read_features(features, SPLIT), protocol, params.evaluation.samples)
     body_model = BodyModel.load(body)
     predictor = Predictor.load(
@@ -94,16 +93,6 @@ def run(
         for name, figure in summary["means"].items()
     )
     print(f"evaluate@{evaluation}: {len(rows)} {source} images, {how['steps']} steps: {figures}")
-
-
-def _trained(model: Path, experiment: str) -> dict[str, Any]:
-    """The record beside the weights: what they were trained on, and how."""
-    path = model / "model.json"
-    record = read_json(path)
-    found = record.get("name") if isinstance(record, dict) else None
-    if found != experiment:
-        raise UserError(f"{path}: name: {found!r}, not {experiment!r}; run train@{experiment}")
-    return record
 
 
 def _figures(

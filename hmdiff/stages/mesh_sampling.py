@@ -12,6 +12,7 @@ from hmdiff.bodies.model import BodyModel
 from hmdiff.bodies.poses import random_poses
 from hmdiff.bodies.sampling import build_sampling
 from hmdiff.compute import use_threads
+from hmdiff.errors import UserError
 from hmdiff.files import write_json
 from hmdiff.params import Params
 
@@ -22,9 +23,18 @@ def run(model: str, body: Path, out: Path, report: Path, params: Params) -> None
     Args:
         model: "smpl" or "mano", for its section of the parameters.
         body: folder of the body model.
+
+    Raises:
+        UserError: the levels do not fit the model.
     """
     options = params.mesh_sampling[model]
     body_model = BodyModel.load(body)
+    kind = body_model.kind
+    if options.levels[0] >= kind.vertices or options.levels[-1] != kind.coarse:
+        raise UserError(
+            f"params.yaml: mesh_sampling.{model}.levels: must fall from below {kind.vertices} to "
+            f"{kind.coarse}; mend them"
+        )
     rng = np.random.default_rng(params.seed)
     # One thread: the sums of a parallel matrix product depend on the number of threads.
     with threadpool_limits(1):

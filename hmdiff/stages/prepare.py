@@ -33,15 +33,24 @@ def run(dataset: str, raw: Path, body: Path, out: Path, params: Params) -> None:
             f"{body}: a {model.kind.name} model, but {dataset} shows a {settings.kind}; give the "
             "other model"
         )
+    source = manifest.get("source") if isinstance(manifest, dict) else None
+    if source not in ("real", "rendered"):
+        raise UserError(f"{raw}/manifest.json: source: {source!r}; run acquire@{dataset} again")
+    if source == "real" and model.source != "licensed":
+        name = model.kind.model
+        raise UserError(
+            f"{body}: a stand-in, but {dataset} is real and made for {name.upper()}; place the "
+            f"model as data/licensed/{name}/README.md says"
+        )
     samples = layout.read(raw, model, settings)
     squares = [layout.square(sample, settings) for sample in samples]
     attrs = {
         "dataset": dataset,
-        "source": manifest["source"],
+        "source": source,
         "crop": layout.crop,
         "protocol": layout.protocol,
     }
     rows = records(samples, squares, model, params.prepare)
     rows = tqdm(rows, "prepare", len(samples), disable=None)
     written = write_prepared(out, rows, model.kind, attrs, len(samples))
-    print(f"{out}: {written} of {len(samples)} samples, {manifest['source']}")
+    print(f"{out}: {written} of {len(samples)} samples, {source}")

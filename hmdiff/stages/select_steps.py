@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from hmdiff.evaluation.items import find_method
+from hmdiff.evaluation.items import find_method, read_trained
 from hmdiff.evaluation.selection import RULE, fewest_steps
 from hmdiff.files import write_json
 from hmdiff.params import MethodParams, Params
@@ -29,8 +29,8 @@ def run(
         body, sampling: artefacts of body_models and mesh_sampling.
 
     Raises:
-        UserError: the method is unknown or disagrees with what it names, an input is missing or
-            damaged, or no validation image can be scored.
+        UserError: the method is unknown or disagrees with what it names, an input is missing,
+            damaged or of another experiment, or no validation image can be scored.
     """
     what = find_method(method, params)
     if len(what.candidates) == 1:
@@ -70,6 +70,7 @@ def _search(
     from hmdiff.inference import Predictor
 
     use_threads(params.compute.threads)
+    read_trained(model, what.experiment)
     protocol = load_protocol(what.dataset)
     rows = scorable(read_features(features, "val"), protocol, params.evaluation.selection_samples)
     body_model = BodyModel.load(body)

@@ -153,14 +153,15 @@ def _with_mesh(features: Features, path: Path) -> Features:
 
 
 def _full_meshes(prepared: Path, body_model: BodyModel, count: int) -> Tensor:
-    """About ``count`` root-relative training meshes (n, V, 3), evenly spaced over all files."""
+    """At most ``count`` root-relative training meshes (n, V, 3), evenly spaced over all files."""
     found = []
     for path in sorted(prepared.glob("*.h5")):
         with PreparedFile(path) as file:
             train_rows = torch.as_tensor(file.indices("train"))
             rows = train_rows[torch.as_tensor(file.array("valid_mesh"))[train_rows]]
         found += [(path, row) for row in rows.tolist()]
-    picked = [found[i * len(found) // count] for i in range(min(count, len(found)))]
+    count = min(count, len(found))
+    picked = [found[i * len(found) // count] for i in range(count)]
     meshes = [torch.empty(0, len(body_model.template), 3)]
     for path in sorted({path for path, _ in picked}):
         with PreparedFile(path) as file:

@@ -86,17 +86,28 @@ def build_table(number: int, evaluations: Path, speed: Path | None, commit: str 
             ours = _measured(name, column, summaries, times)
             if printed is not None or ours:
                 records[row, column] = _record(number, row, column, printed, ours, commit)
-    return Table(paper, records, summaries, times, notices(summaries.values(), times), commit)
+    return Table(paper, records, summaries, times, notices(number, summaries, times), commit)
 
 
-def current_commit() -> str | None:
-    """The short hash of git's HEAD, or None outside a repository or without git."""
-    command = ["git", "rev-parse", "--short", "HEAD"]
+def current_commit(folder: Path = Path()) -> str | None:
+    """The short hash of git's HEAD; None outside a repository or without git.
+
+    With ``-dirty`` where code or parameters differ from it. Results and dvc.lock do not count:
+    they always differ while a pipeline runs.
+    """
     try:
-        found = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10)
+        head = _git(folder, "rev-parse", "--short", "HEAD")
+        changed = _git(folder, "status", "--porcelain", "--", "hmdiff", "params.yaml", "dvc.yaml")
     except (OSError, subprocess.SubprocessError):
         return None
-    return found.stdout.strip() or None
+    return f"{head}-dirty" if changed else head
+
+
+def _git(folder: Path, *command: str) -> str:
+    done = subprocess.run(
+        ["git", *command], cwd=folder, capture_output=True, text=True, check=True, timeout=10
+    )
+    return done.stdout.strip()
 
 
 def _metrics(paper: PaperTable, dataset: str) -> list[str]:
@@ -119,6 +130,8 @@ def _measured(
         summary = summaries[name]
         source, seed, n = summary.source, summary.seed, summary.n
         if column.unit == "steps":
+            if summary.trained.experiment.model != "diffusion":
+                return None
             value, low, high = summary.steps, None, None
         else:
             mean = summary.means[column.metric]

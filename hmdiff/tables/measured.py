@@ -19,6 +19,19 @@ class Mean(BaseModel):
     high: float
 
 
+class Experiment(BaseModel):
+    """What was trained, of model.json."""
+
+    model: Literal["diffusion", "direct", "linear"]
+    depth: int
+
+
+class Trained(BaseModel):
+    """The record of the training, of model.json."""
+
+    experiment: Experiment
+
+
 class Summary(BaseModel):
     """The fields of an evaluation's summary.json that the tables use."""
 
@@ -31,6 +44,7 @@ class Summary(BaseModel):
     chains: int
     seed: int
     means: dict[str, Mean]
+    trained: Trained
 
 
 class Timing(BaseModel):
