@@ -7,6 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from torch.utils.data import DataLoader
+
+from hmdiff import cli
+from hmdiff.errors import UserError
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -46,6 +50,25 @@ def test_a_wrong_command_is_one_line_and_exit_code_2(arguments, reason):
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
     assert reason in done.stderr
+
+
+class Broken:
+    def __len__(self):
+        return 1
+
+    def __getitem__(self, index):
+        raise UserError("data/a.h5: image 0: is cut; run prepare@a")
+
+
+def test_an_error_in_a_loading_process_is_one_line_without_its_traceback(monkeypatch, capsys):
+    def read(**_):
+        list(DataLoader(Broken(), num_workers=1))
+
+    monkeypatch.setattr(cli, "app", read)
+    with pytest.raises(SystemExit, match="2"):
+        cli.main()
+    error = capsys.readouterr().err
+    assert error == "hmdiff: error: data/a.h5: image 0: is cut; run prepare@a\n"
 
 
 def test_outside_a_project_the_missing_parameters_are_named(tmp_path):

@@ -12,6 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from pydantic import ValidationError
 from scipy.spatial.transform import Rotation
 from toy_bodies import write_toy_model
 
@@ -27,7 +28,7 @@ from hmdiff.datasets.standins import look_at, split_evenly
 from hmdiff.datasets.threedpw import CameraTrack, Person
 from hmdiff.errors import UserError
 from hmdiff.kinds import BODY
-from hmdiff.params import load_params
+from hmdiff.params import Human36MDataset, load_params
 
 PARAMS = load_params(Path(__file__).parents[1] / "params.yaml")
 PIXEL = 0.5
@@ -109,6 +110,19 @@ def test_3dpw_boxes_are_tight_about_the_projected_joints(tmp_path, body):
     np.testing.assert_allclose(sample.bbox[:2] + sample.bbox[2:], pixels.max(0), atol=1e-6)
 
 
+def test_3dpw_leaves_out_whom_the_camera_does_not_see_whole_and_needs_no_gender(tmp_path, body):
+    _write_3dpw(tmp_path, body)
+    path = tmp_path / "sequenceFiles/train/street_train.pkl"
+    content = pickle.loads(path.read_bytes())
+    del content["genders"]
+    move = content["cam_poses"][2]
+    joints = content["jointPositions"][1][2].reshape(24, 3)
+    joints[5] = move[:3, :3].T @ ([0.1, 0, -0.5] - move[:3, 3])  # half a metre behind the camera
+    path.write_bytes(pickle.dumps(content, protocol=2))
+    names = [s.sample_id for s in threedpw.read(tmp_path, body) if s.split == "train"]
+    assert names == ["street_train/00000/0", "street_train/00002/0", "street_train/00000/1"]
+
+
 def test_3dpw_takes_the_first_ten_of_300_betas(tmp_path, body):
     _write_3dpw(tmp_path / "long", body, 300)
     _write_3dpw(tmp_path / "short", body)
@@ -136,6 +150,7 @@ def test_3dpw_has_the_keys_of_the_official_readme(tmp_path, body):
         (lambda c: c.update(trans=[c["trans"][0][:-1], c["trans"][1]]), "trans"),
         (lambda c: c.update(campose_valid=c["campose_valid"][:1]), "campose_valid"),
         (lambda c: c.update(poses=[np.full((3, 72), "x")] * 2), "poses"),
+        (lambda c: c.update(poses=3), "poses"),
     ],
 )
 def test_a_damaged_3dpw_sequence_is_one_line_that_names_the_field(tmp_path, body, change, named):
@@ -238,6 +253,22 @@ def test_human36m_also_reads_the_older_fits_and_misses_them_in_one_line(tmp_path
     path.with_name("Human36M_subject5_smpl_param.json").unlink()
     with pytest.raises(UserError, match=r"Human36M_subject5_SMPL_NeuralAnnot\.json or"):
         _read_human36m(tmp_path, body)
+
+
+@pytest.mark.parametrize("part", ["camera", "data", "joint_3d", "SMPL_NeuralAnnot"])
+def test_human36m_json_of_the_wrong_form_is_one_line(tmp_path, body, part):
+    _write_human36m(tmp_path, body)
+    (tmp_path / f"annotations/Human36M_subject1_{part}.json").write_text("[1]")
+    with pytest.raises(UserError, match=r"Human36M_subject1_.*put them back") as caught:
+        _read_human36m(tmp_path, body)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("subjects", [(8, 8), (1, 5, 6, 7, 8)])
+def test_validation_subjects_are_distinct_and_leave_one_to_train_on(subjects):
+    record = PARAMS.datasets["human36m"].model_dump() | {"val_subjects": subjects}
+    with pytest.raises(ValidationError, match="val_subjects"):
+        Human36MDataset.model_validate(record)
 
 
 def test_human36m_joints_are_mapped_by_name():
@@ -371,6 +402,24 @@ def test_an_image_that_cannot_be_read_is_named(tmp_path, content):
         crop_image(path, Square(0, 0, 10), 10)
 
 
+@pytest.mark.parametrize(
+    "square",
+    [Square(0, 0, 0), Square(0, 0, -5), Square(np.nan, 0, 9), Square(0, 0, np.inf),
+     Square(0, 0, 1e9)],
+)  # fmt: skip
+def test_a_square_that_cannot_be_cut_is_one_line_that_names_the_image(tmp_path, square):
+    path = tmp_path / "frame.jpg"
+    Image.new("RGB", (40, 30)).save(path)
+    with pytest.raises(UserError, match=r"frame\.jpg: its box .*put back the annotations"):
+        crop_image(path, square, 8)
+
+
+def test_a_thin_image_in_a_large_square_is_cut(tmp_path):
+    path = tmp_path / "thin.jpg"
+    Image.new("RGB", (100, 1), "white").save(path)
+    assert crop_image(path, Square(0, -450, 900), 56).size == (56, 56)
+
+
 def test_a_cut_image_is_named_and_not_padded(tmp_path):
     path = tmp_path / "cut.jpg"
     Image.effect_noise((200, 200), 90).convert("RGB").save(path)
@@ -415,6 +464,13 @@ def test_a_linked_folder_is_refused_for_dvc_does_not_look_behind_it(tmp_path):
     (placed / "images").symlink_to(disk)
     with pytest.raises(UserError, match=r"images: a linked folder.*cp -rs"):
         take(placed, out)
+
+
+def test_a_link_to_nowhere_is_refused_by_name(tmp_path):
+    (tmp_path / "placed").mkdir()
+    (tmp_path / "placed" / "y.jpg").symlink_to(tmp_path / "lost.jpg")
+    with pytest.raises(UserError, match=r"y\.jpg: a link to nowhere"):
+        take(tmp_path / "placed", tmp_path / "out")
 
 
 @given(total=st.integers(1, 500), longest=st.integers(1, 60))

@@ -1,5 +1,6 @@
 """Decimation, and the maps D and U between a mesh and its coarser levels."""
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -7,11 +8,15 @@ import pytest
 import trimesh
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from toy_bodies import write_toy_model
 
 from hmdiff.bodies.decimation import decimate
 from hmdiff.bodies.sampling import MeshSampling, build_sampling
 from hmdiff.bodies.surface import boundary_loops, closest_points, least_area_patch, split_quads
 from hmdiff.errors import UserError
+from hmdiff.kinds import BODY
+from hmdiff.params import load_params
+from hmdiff.stages import mesh_sampling
 
 STIFFNESS = 2e-3
 
@@ -211,6 +216,27 @@ def test_a_damaged_or_missing_sampling_is_one_clear_line(tmp_path, sampling):
     np.savez(path, faces_0=np.zeros((0, 3)), faces_1=np.zeros((0, 3)))
     with pytest.raises(UserError, match=r"a\.npz: lacks down_0_data"):
         MeshSampling.load(path)
+
+
+def test_what_is_no_archive_of_levels_is_one_clear_line(tmp_path, sampling):
+    path = tmp_path / "a.npz"
+    with open(path, "wb") as file:
+        np.save(file, np.zeros(3))  # the bytes of an .npy
+    with pytest.raises(UserError, match=r"a\.npz: not a readable"):
+        MeshSampling.load(path)
+    np.savez(path, other=np.zeros(3))
+    with pytest.raises(UserError, match=r"a\.npz: lacks faces_0"):
+        MeshSampling.load(path)
+
+
+@pytest.mark.parametrize("levels", [(6890, 431), (7000, 431), (1723, 400), (1723,)])
+def test_levels_that_do_not_fit_the_model_name_the_parameter(tmp_path, levels):
+    params = load_params(Path(__file__).parents[1] / "params.yaml")
+    options = params.mesh_sampling["smpl"].model_copy(update={"levels": levels})
+    params = params.model_copy(update={"mesh_sampling": {"smpl": options}})
+    body = write_toy_model(tmp_path / "body", BODY)
+    with pytest.raises(UserError, match=r"mesh_sampling\.smpl\.levels: .* 6890 to 431"):
+        mesh_sampling.run("smpl", body, tmp_path / "a.npz", tmp_path / "a.json", params)
 
 
 def test_a_sampling_file_with_a_pickle_inside_is_refused(tmp_path):

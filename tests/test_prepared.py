@@ -201,6 +201,25 @@ def test_what_is_no_prepared_file_is_one_line_with_the_remedy(tmp_path, body, da
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("name", ["sample_id", "valid_joints", "pose", "camera", "vertices"])
+def test_a_prepared_file_that_lacks_what_is_read_is_one_line(tmp_path, body, name):
+    path = tmp_path / "3dpw.h5"
+    _write(path, _samples(tmp_path, 3), body)
+    with h5py.File(path, "a") as file:
+        if name in file:
+            del file[name]
+    with pytest.raises(UserError, match=f"{name}.*delete .*run prepare@3dpw"):
+        PreparedFile(path).array(name)
+
+
+def test_what_does_not_read_back_is_reported_under_its_own_name(tmp_path):
+    sample = _samples(tmp_path, 1)[0]
+    row = Record(sample, b"no image", np.eye(3), np.zeros((17, 3)))
+    with pytest.raises(UserError, match=r"/a\.h5: does not read back") as caught:
+        write_prepared(tmp_path / "a.h5", [row], BODY, ATTRS, 1)
+    assert ".partial" not in str(caught.value)
+
+
 def test_a_failing_preparation_leaves_no_file(tmp_path, body):
     samples = _samples(tmp_path, 3)
     samples[2] = replace(samples[2], image=tmp_path / "lost.jpg")
@@ -214,8 +233,13 @@ def test_rows_that_are_not_finite_or_double_are_refused(tmp_path, body):
     jpeg = encode_jpeg(Image.new("RGB", (8, 8)), 90, "4:4:4")
     row = Record(sample, jpeg, np.eye(3), np.zeros((17, 3)))
     unknown = replace(row, joints=np.full((17, 3), np.nan))
-    for rows, reason in (([row, row], "share an id"), ([unknown], "joints are not finite")):
-        with pytest.raises(UserError, match=f"{reason}; put back the annotations"):
+    posed = replace(row, sample=replace(sample, pose=np.full(72, np.inf)))
+    for rows, reason in (
+        ([row, row], "is there twice"),
+        ([unknown], "joints not finite"),
+        ([posed], "pose not finite"),
+    ):
+        with pytest.raises(UserError, match=rf"a\.h5: sample toy/0: {reason}; put back"):
             write_prepared(tmp_path / "a.h5", rows, BODY, ATTRS, len(rows))
     with pytest.raises(UserError, match="no sample"):
         write_prepared(tmp_path / "a.h5", [], BODY, ATTRS, 1)
@@ -315,6 +339,29 @@ def test_a_placed_copy_is_taken_as_real(tmp_path, models):
     (licensed / "model.json").write_text(json.dumps(facts | {"source": "licensed"}))
     prepare.run("freihand", raw, licensed, tmp_path / "real.h5", params)
     assert PreparedFile(tmp_path / "real.h5").attrs["source"] == "real"
+
+
+@pytest.mark.parametrize("content", ["[]", "{}", '{"source": "found"}'])
+def test_a_manifest_of_unknown_source_is_one_line(tmp_path, models, content):
+    (tmp_path / "manifest.json").write_text(content)
+    with pytest.raises(UserError, match=r"manifest\.json: source: .*run acquire@3dpw"):
+        prepare.run("3dpw", tmp_path, models / "body", tmp_path / "x.h5", PARAMS)
+
+
+@pytest.mark.parametrize("content", ["[]", '{"model": "smpl"}', '{"model": ["smpl"]}'])
+def test_a_model_json_of_the_wrong_form_is_one_line(tmp_path, content):
+    (tmp_path / "model.json").write_text(content)
+    with pytest.raises(UserError, match=r"model\.json: lacks"):
+        BodyModel.load(tmp_path)
+
+
+def test_a_stand_in_without_validation_subjects_has_no_validation_persons(tmp_path, models):
+    params = _tiny()
+    record = params.datasets["human36m"].model_copy(update={"val_subjects": ()})
+    datasets = params.datasets | {"human36m": record}
+    raw = _acquire("human36m", models, tmp_path, params.model_copy(update={"datasets": datasets}))
+    persons = json.loads((raw / "manifest.json").read_text())["persons"]
+    assert persons == {"train": 9, "val": 0, "test": 3}
 
 
 @pytest.mark.parametrize(

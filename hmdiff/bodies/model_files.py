@@ -79,13 +79,20 @@ def write_folder(
 
 
 def read_folder(folder: Path) -> tuple[Kind, dict[str, Any], np.ndarray, dict[str, Any]]:
-    """Kind, arrays, regressor and facts of a folder that :func:`write_folder` wrote."""
+    """Kind, arrays, regressor and facts of a folder that :func:`write_folder` wrote.
+
+    Raises:
+        UserError: a file of it is missing or damaged.
+    """
     facts = read_json(folder / "model.json")
-    kind = MODELS.get(facts.get("model")) if isinstance(facts, dict) else None
-    if kind is None or "source" not in facts:
+    name, source = (
+        (facts.get("model"), facts.get("source")) if isinstance(facts, dict) else (None, None)
+    )
+    if name not in tuple(MODELS) or source not in ("stand-in", "licensed"):
         raise UserError(
             f"{folder / 'model.json'}: lacks a known model and its source; run body_models again"
         )
+    kind = MODELS[name]
     regressor = read_regressor(folder / "regressor.npy", kind)
     return kind, read_arrays(folder / FILE_NAMES[kind.model], kind), regressor, facts
 

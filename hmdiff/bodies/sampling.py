@@ -88,6 +88,8 @@ class MeshSampling:
             with np.load(path, allow_pickle=False) as archive:
                 arrays = dict(archive)
             levels = sum(name.startswith("faces_") for name in arrays)
+            if levels < 2:
+                raise KeyError(f"faces_{levels}")
             faces = [arrays[f"faces_{level}"] for level in range(levels)]
             downs, ups = (
                 [_matrix(arrays, f"{name}_{level}") for level in range(levels - 1)]

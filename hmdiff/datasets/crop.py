@@ -15,6 +15,7 @@ from hmdiff.errors import UserError
 # A JPEG is decoded at least this many times larger than the crop, so that the filter below, not
 # the decoder's blocks, decides what the crop looks like (Pillow's advice for its `reducing_gap`).
 GAP = 2.0
+LARGEST = 10.0  # times the longer side of the image: a square beyond it is a damaged annotation
 
 
 @dataclass(frozen=True)
@@ -58,15 +59,17 @@ def crop_image(path: Path, square: Square, size: int) -> Image.Image:
     much reduced is decoded at a half, a quarter or an eighth in the first place.
 
     Raises:
-        UserError: the image is missing or cannot be decoded, or the square is empty.
+        UserError: the image is missing or cannot be decoded, or the square is empty, not finite or
+            far larger than the image.
     """
     if not (math.isfinite(square.left + square.top + square.side) and square.side > 0):
         raise UserError(f"{path}: its box is empty or not finite; put back the annotations")
     try:
         with Image.open(path) as image:
             width = image.width
-            reduction = min(math.floor(square.side / size / GAP), *image.size)
-            reduction = max(1, reduction)
+            if square.side > LARGEST * max(image.size):
+                raise UserError(f"{path}: its box is far too large; put back the annotations")
+            reduction = max(1, min(math.floor(square.side / size / GAP), *image.size))
             image.draft("RGB", (image.width // reduction, image.height // reduction))
             # JPEG decodes at 1/2, 1/4 or 1/8 exactly; only the last block is rounded up.
             factor = round(width / image.width)

@@ -25,19 +25,24 @@ def take(source: Path, target: Path) -> None:
     are followed, so that large parts may lie on another disk.
 
     Raises:
-        UserError: a folder inside is a link, and DVC would not see a change behind it.
+        UserError: a folder inside is a link, and DVC would not see a change behind it, or a link
+            leads nowhere.
     """
     for folder, folders, names in os.walk(source):
         for inside in (Path(folder, name) for name in folders):
             if inside.is_symlink():
-                raise UserError(f"{inside}: a linked folder, which DVC does not look behind; link "
-                                "its files instead (cp -rs)")  # fmt: skip
+                raise UserError(
+                    f"{inside}: a linked folder, behind which DVC does not look; link its files "
+                    "instead (cp -rs)"
+                )
         below = target / Path(folder).relative_to(source)
         below.mkdir(exist_ok=True)
         for name in names:
             if name == OURS or name.startswith("."):
                 continue
             file = (Path(folder) / name).resolve()
+            if not file.exists():
+                raise UserError(f"{Path(folder) / name}: a link to nowhere; mend or remove it")
             try:
                 os.link(file, below / name)
             except OSError:

@@ -94,16 +94,11 @@ class PreparedFile:
         Raises:
             UserError: a part of it is damaged.
         """
-        try:
-            return self._open()[name][:]
-        except OSError:
-            raise UserError(
-                f"{self.path}: {name}: not readable; delete the file and {self._remedy()}"
-            ) from None
+        return self._rows(name, slice(None))
 
     def sample_ids(self) -> list[str]:
         """The sample ids, by row."""
-        return [str(name) for name in self._open()["sample_id"].asstr()[:]]
+        return [name.decode() for name in self.array("sample_id")]
 
     def meshes(self, indices: np.ndarray, body: BodyModel) -> np.ndarray:
         """(n, V, 3) float32 meshes of rows ``indices``, metres, relative to their own root joint.
@@ -115,23 +110,33 @@ class PreparedFile:
         if not len(indices):
             return np.empty((0, body.kind.vertices, 3), np.float32)
         # Of the small arrays, the span of the rows: a caller walks through the file in batches.
-        first, last = int(indices.min()), int(indices.max()) + 1
-        valid = self._open()["valid_mesh"][first:last][indices - first]
+        first = int(indices.min())
+        span = slice(first, int(indices.max()) + 1)
+        valid = self._rows("valid_mesh", span)[indices - first]
         if not valid.all():
             raise ValueError(f"{self.path}: row {indices[~valid][0]} has no mesh")
-        file = self._open()
-        if "vertices" in file:
+        if "vertices" in self._open():
             stored = np.empty((len(indices), body.kind.vertices, 3), np.float32)
             for row, index in enumerate(indices):
-                stored[row] = file["vertices"][index]
+                stored[row] = self._rows("vertices", int(index))
             vertices = torch.from_numpy(stored)
         else:
             poses, betas = (
-                torch.from_numpy(file[name][first:last][indices - first])
+                torch.from_numpy(self._rows(name, span)[indices - first])
                 for name in ("pose", "betas")
             )
             vertices = body.vertices(poses, betas)
         return body.root_relative(vertices)[0].cpu().numpy()
+
+    def _rows(self, name: str, rows: slice | int) -> np.ndarray:
+        file = self._open()
+        try:
+            return file[name][rows]
+        except (KeyError, OSError):
+            raise UserError(
+                f"{self.path}: {name} of {file.attrs['dataset']} is not readable; delete the file "
+                f"and {self._remedy()}"
+            ) from None
 
     def _open(self) -> h5py.File:
         if self._file is None or self._process != os.getpid():

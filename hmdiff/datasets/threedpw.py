@@ -78,7 +78,7 @@ def write_sequence(
 
 
 def read(root: Path, body: BodyModel) -> list[Sample]:
-    """Every person in every frame whose camera pose is valid.
+    """Every person in every frame whose camera pose is valid, if wholly in front of the camera.
 
     The neutral body is used whatever ``genders`` says, as METRO, Mesh Graphormer and FastMETRO
     do. ``bbox`` is the tight box of the 24 projected ``jointPositions``.
@@ -109,6 +109,8 @@ def _read_sequence(root: Path, path: Path, split: str, rest_root: RestRoot) -> l
         )
         for frame in np.flatnonzero(person.valid):
             joints = to_camera(person.joints[frame], rotations[frame], offsets[frame])
+            if not (joints[:, 2] > 0).all():
+                continue  # partly behind the camera: there is no box about the projected joints
             samples.append(
                 Sample(
                     sample_id=f"{path.stem}/{frame:05d}/{index}",
@@ -131,9 +133,11 @@ def _parse(path: Path) -> tuple[CameraTrack, list[Person]]:
         extrinsics=_array(path, value, "cam_poses", None, (None, 4, 4)),
     )
     frames = len(camera.extrinsics)
-    count = len(_entry(path, value, "poses"))
+    poses = _entry(path, value, "poses")
+    if not isinstance(poses, list):
+        raise UserError(f"{path}: poses: not a list with one entry a person; put back the file")
     people = []
-    for index in range(count):
+    for index in range(len(poses)):
         betas = _array(path, value, "betas", index, (None,))
         if len(betas) < 10:
             raise UserError(f"{path}: betas: {len(betas)} numbers, expected 10 or more")
@@ -146,7 +150,6 @@ def _parse(path: Path) -> tuple[CameraTrack, list[Person]]:
                 translations=_array(path, value, "trans", index, (frames, 3)),
                 joints=joints.reshape(frames, 24, 3),
                 valid=_array(path, value, "campose_valid", index, (frames,)) > 0,
-                gender=str(_entry(path, value, "genders")[index]),
             )
         )
     return camera, people

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,7 +40,8 @@ def write_prepared(
     sample carries them.
 
     Raises:
-        UserError: there was no record at all, or what was written does not read back.
+        UserError: there was no record at all, a record holds a number that is not finite or an id
+            for the second time, or what was written does not read back.
     """
     with atomic_file(path) as temporary:
         with h5py.File(temporary, "w") as file:
@@ -53,11 +54,27 @@ def write_prepared(
                     "code_version": hmdiff.__version__,
                 }
             )
-            written = _stream(file, records, kind, count)
+            written = _stream(file, _checked(path, records), kind, count)
         if not written:
             raise UserError(f"{path}: no sample to write; look at what acquire placed in data/raw")
         _verify(temporary, path, written)
     return written
+
+
+def _checked(path: str | Path, records: Iterable[Record]) -> Iterator[Record]:
+    """``records``, each of them looked at before it is written to ``path``."""
+    remedy = "put back the annotations and run acquire again"
+    seen: set[str] = set()
+    for record in records:
+        sample = record.sample
+        if sample.sample_id in seen:
+            raise UserError(f"{path}: sample {sample.sample_id}: is there twice; {remedy}")
+        seen.add(sample.sample_id)
+        numbers = {name: getattr(sample, name) for name in ("bbox", "pose", "betas", "vertices")}
+        for name, values in {**numbers, "joints": record.joints, "camera": record.camera}.items():
+            if values is not None and not np.isfinite(values).all():
+                raise UserError(f"{path}: sample {sample.sample_id}: {name} not finite; {remedy}")
+        yield record
 
 
 def _stream(file: h5py.File, records: Iterable[Record], kind: Kind, count: int) -> int:
@@ -104,11 +121,6 @@ def _flush(file: h5py.File, block: list[Record], kind: Kind, start: int) -> int:
     rows = slice(start, start + len(block))
     samples = [record.sample for record in block]
     joints = np.stack([record.joints for record in block])
-    for record in block:
-        if not np.isfinite(record.joints).all():
-            raise UserError(
-                f"{record.sample.sample_id}: its joints are not finite; put back the annotations"
-            )
     for row, record in enumerate(block, start):
         # Singly: h5py takes several of equal length for a matrix.
         file["image"][row] = np.frombuffer(record.jpeg, np.uint8)
@@ -133,15 +145,15 @@ def _or_nan(value: np.ndarray | None, size: int) -> np.ndarray:
 
 
 def _verify(temporary: Path, path: str | Path, count: int) -> None:
-    with PreparedFile(temporary) as file:
-        joints = file.array("joints")
-        names = file.sample_ids()
-        if len(set(names)) != len(names):
-            raise UserError(f"{path}: two samples share an id; put back the annotations")
-        if len(file) != count or not np.isfinite(joints).all():
-            raise UserError(
-                f"{path}: rows are missing or not finite after writing; "
-                "check the disk and run prepare again"
-            )
-        for index in (0, count - 1):
-            file.image(index)
+    """Read back the number of rows, the joints, and the first and last image of ``temporary``."""
+    try:
+        with PreparedFile(temporary) as file:
+            whole = len(file) == count and bool(np.isfinite(file.array("joints")).all())
+            for index in (0, count - 1):
+                file.image(index)
+    except UserError:  # it names the temporary file
+        whole = False
+    if not whole:
+        raise UserError(
+            f"{path}: does not read back as written; check the disk and run prepare again"
+        )

@@ -111,15 +111,6 @@ def _orientation(yaw: float, tilt: NDArray) -> NDArray:
     return (turn * Rotation.from_rotvec([tilt[0], 0, tilt[1]])).as_rotvec()
 
 
-def sample_orientation(rng: np.random.Generator, yaw_limit: float) -> NDArray:
-    """(3,) axis-angle in a world with y up; the body faces +z at yaw 0.
-
-    yaw_limit in degrees: yaw is uniform within plus and minus it; the tilt is small.
-    """
-    limit = np.radians(yaw_limit)
-    return _orientation(rng.uniform(-limit, limit), rng.normal(0, [0.12, 0.06]))
-
-
 def pose_sequence(rng: np.random.Generator, frames: int, yaw_limit: float) -> NDArray:
     """(frames, 72) axis-angle of a smooth sequence in a world with y up, radians.
 

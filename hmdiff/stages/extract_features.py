@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import scipy.sparse as sp
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
@@ -65,7 +66,7 @@ def run(
                     precision=params.compute.precision,
                 )
                 block |= {name: values[rows] for name, values in truth.items()}
-                block["coarse"] = _coarse(file, rows, body_model, down)
+                block["coarse"] = _coarse(file, rows, block["valid_mesh"], body_model, down)
                 writer.append({**block, "sample_id": [ids[row] for row in rows]})
                 distance = np.linalg.norm(block["centre"] - block["joints"], axis=-1)
                 errors.append(distance.mean(1, where=block["valid_joints"]))
@@ -73,14 +74,14 @@ def run(
     print(f"{out}: {len(ids)} samples; MPJPE of U's mean in mm: {per_split}")
 
 
-def _coarse(file: PreparedFile, rows: np.ndarray, body: BodyModel, down) -> np.ndarray:
-    """D applied to the meshes of ``rows``: (n, V_coarse, 3) float32; NaN where there is none."""
+def _coarse(
+    file: PreparedFile, rows: np.ndarray, valid: np.ndarray, body: BodyModel, down: sp.csr_matrix
+) -> np.ndarray:
+    """D applied to the meshes of ``rows``: (n, V_coarse, 3) float32; NaN where not ``valid``."""
     coarse = np.full((len(rows), down.shape[0], 3), np.nan, np.float32)
-    valid = file.array("valid_mesh")[rows]
-    if valid.any():
-        meshes = file.meshes(rows[valid], body)
+    for row, mesh in zip(np.flatnonzero(valid), file.meshes(rows[valid], body), strict=True):
         # D selects vertices, so a row of it is applied to each coordinate on its own.
-        coarse[valid] = np.stack([down @ mesh for mesh in meshes])
+        coarse[row] = down @ mesh
     return coarse
 
 

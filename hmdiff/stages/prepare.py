@@ -23,6 +23,9 @@ def run(dataset: str, raw: Path, body: Path, out: Path, params: Params) -> None:
         dataset: a key of ``datasets`` in params.yaml.
         raw: folder that the stage ``acquire`` wrote.
         body: folder of the body or hand model.
+
+    Raises:
+        UserError: the model is for the other kind, or a stand-in where the data are real.
     """
     use_threads(params.compute.threads)
     settings, layout = find(dataset, params)
