@@ -70,6 +70,7 @@ def write_summary(folder: Path, evaluation: str, source: str = "rendered", **cha
         "evaluation": evaluation, "method": item.method, "dataset": item.dataset, "source": source,
         "n": 96, "steps": 20, "chains": 5, "seed": 0, "means": means, "active_steps": 3.0,
         "trained": {"experiment": load().experiments[item.experiment].model_dump(mode="json")},
+        "reverse": load().reverse.model_dump(mode="json") | {"disrupted_reduction": "mean"},
     }  # fmt: skip
     path = folder / evaluation / "summary.json"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -185,11 +186,17 @@ def test_steps_needed_are_the_steps_that_were_found(measured):
 def test_notices_say_what_a_row_is_not(measured):
     text = {number: " ".join(build(measured, number).notices) for number in NUMBERS}
     depth = load().experiments["baseline_b"].depth
-    assert f"stacks {depth} blocks in one pass, Ours takes 5 chains of 20 steps" in text[3]
-    assert "on validation images" in text[4]
-    assert "Disrupted acts in every step" in text[5]
+    assert f"stacks {depth} blocks in one pass; Ours takes 5 chains of 20 steps" in text[3]
+    assert "the fewest of the candidates whose error on validation images" in text[4]
+    assert "mean over the draws, in every step" in text[5]
     narrow = {number for number in NUMBERS if "intervals are too narrow" in text[number]}
     assert narrow == {1, 3, 4, 5, 6}  # FreiHAND's images are no sequences
+
+
+def test_a_disrupted_row_that_sums_is_not_said_to_average(measured):
+    reverse = load().reverse.model_dump(mode="json") | {"disrupted_reduction": "sum"}
+    write_summary(measured / "evaluate", "3dpw_disrupted", reverse=reverse)
+    assert "mean over the draws" not in to_text(build(measured, 5))
 
 
 def test_a_commit_is_marked_dirty_only_when_code_or_parameters_changed(tmp_path):
@@ -219,7 +226,10 @@ def test_table_6_quotes_fastmetros_error_and_measures_both_speeds(measured):
     assert (cells["Ours", "FPS"].paper, cells["Ours", "FPS"].measured) == (18, 2.02)
     assert cells["Ours, the paper's N and steps", "FPS"].measured == 0.51
     text = " ".join(table.notices)
-    assert "untrained" in text and "25 chains, 40 steps" in text and "RTX 3090" in text
+    assert "untrained" in text and "RTX 3090" in text
+    assert "error with 5 chains of 20 steps, FPS with 5 chains of 10 steps" in text
+    assert "The paper's N and steps: 25 chains of 40 steps, FPS only." in text
+    assert ("Ours, the paper's N and steps", "MPJPE") not in cells
 
 
 @pytest.mark.parametrize("number", NUMBERS)

@@ -32,6 +32,12 @@ class Trained(BaseModel):
     experiment: Experiment
 
 
+class Reverse(BaseModel):
+    """What a caption says of the reverse process."""
+
+    disrupted_reduction: Literal["sum", "mean"]
+
+
 class Summary(BaseModel):
     """The fields of an evaluation's summary.json that the tables use."""
 
@@ -45,6 +51,7 @@ class Summary(BaseModel):
     seed: int
     means: dict[str, Mean]
     trained: Trained
+    reverse: Reverse
 
 
 class Timing(BaseModel):
