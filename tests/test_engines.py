@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -102,6 +103,14 @@ def make_project(folder: Path) -> Path:
     return folder
 
 
+def content(path: Path) -> str | None:
+    """Text of a file that another process may delete at any moment."""
+    try:
+        return path.read_text()
+    except FileNotFoundError:
+        return None
+
+
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory) -> dict[str, Path]:
     """The same pipeline, run from nothing by each engine."""
@@ -175,12 +184,12 @@ def test_a_killed_job_leaves_nothing_that_looks_finished(project):
     )  # fmt: skip
     half = project / "models/m1/value.txt"
     try:
-        while process.poll() is None and not (half.exists() and half.read_text() == "0 "):
-            pass
+        while process.poll() is None and content(half) != "0 ":
+            time.sleep(0.05)
     finally:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-    assert half.read_text() == "0 ", "the job was not killed half-way"
+    assert content(half) == "0 ", "the job was not killed half-way"
     params.write_text(params.read_text().replace("pause: 60", "pause: 0"))
     run(project, "snakemake", "--unlock")
     assert ran_by_snakemake(snakemake(project)) == {"train@m1", "table1", "table2"}

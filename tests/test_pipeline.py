@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -48,37 +49,41 @@ def outputs(folder: Path) -> dict[str, str]:
     return {out["path"]: out["md5"] for out in outs}
 
 
-@pytest.fixture(scope="module")
-def by_snakemake(tmp_path_factory) -> Path:
-    folder = smoke_project(tmp_path_factory.mktemp("pipeline") / "snakemake")
-    assert ran_by_snakemake(snakemake(folder)) == stages(folder)
-    return folder
+def with_both(projects: dict[str, Path]) -> dict[str, set[str]]:
+    """Run both engines side by side; the stages that each of them ran."""
+    with ThreadPoolExecutor() as pool:
+        by_snakemake = pool.submit(snakemake, projects["snakemake"])
+        by_dvc = pool.submit(dvc, projects["dvc"], "repro")
+        return {
+            "snakemake": ran_by_snakemake(by_snakemake.result()),
+            "dvc": ran_by_dvc(by_dvc.result()),
+        }
 
 
 @pytest.fixture(scope="module")
-def by_dvc(tmp_path_factory) -> Path:
-    folder = smoke_project(tmp_path_factory.mktemp("pipeline") / "dvc")
-    assert ran_by_dvc(dvc(folder, "repro")) == stages(folder)
-    return folder
+def projects(tmp_path_factory) -> dict[str, Path]:
+    """The smoke pipeline, run from nothing by each engine."""
+    folder = tmp_path_factory.mktemp("pipeline")
+    projects = {engine: smoke_project(folder / engine) for engine in ("snakemake", "dvc")}
+    every = stages(projects["dvc"])
+    assert with_both(projects) == {"snakemake": every, "dvc": every}
+    return projects
 
 
-def test_snakemake_runs_every_stage_and_settles(by_snakemake):
-    assert_settled(by_snakemake)
+@pytest.mark.parametrize("engine", ["snakemake", "dvc"])
+def test_after_every_stage_ran_neither_engine_has_anything_to_do(projects, engine):
+    assert_settled(projects[engine])
 
 
-def test_dvc_runs_every_stage_and_settles(by_dvc):
-    assert_settled(by_dvc)
-
-
-def test_both_engines_write_the_same_bytes(by_snakemake, by_dvc):
-    first, second = outputs(by_snakemake), outputs(by_dvc)
+def test_both_engines_write_the_same_bytes(projects):
+    first, second = outputs(projects["snakemake"]), outputs(projects["dvc"])
     assert first.keys() == second.keys()
     assert {path for path in first if first[path] != second[path]} <= TIMED
 
 
 @pytest.mark.parametrize("table", TABLES)
-def test_every_table_has_its_three_files_and_says_that_its_data_are_rendered(by_snakemake, table):
-    results = by_snakemake / "results"
+def test_every_table_has_its_three_files_and_says_that_its_data_are_rendered(projects, table):
+    results = projects["snakemake"] / "results"
     records = json.loads((results / f"{table}.json").read_text())
     measured = [record for record in records if record["measured"] is not None]
     assert measured
@@ -88,36 +93,35 @@ def test_every_table_has_its_three_files_and_says_that_its_data_are_rendered(by_
     assert len((results / f"{table}.csv").read_text().splitlines()) > 2
 
 
-def test_every_table_is_an_mlflow_experiment_with_a_run_a_row(by_snakemake):
+def test_every_table_is_an_mlflow_experiment_with_a_run_a_row(projects):
     code = (
         "import mlflow; mlflow.set_tracking_uri('sqlite:///mlflow.db');"
         "[print(e.name, len(mlflow.search_runs([e.experiment_id])))"
         " for e in mlflow.search_experiments()]"
     )
-    lines = run(by_snakemake, "python", "-c", code).splitlines()
+    lines = run(projects["snakemake"], "python", "-c", code).splitlines()
     runs = dict(line.split() for line in lines if line.startswith("table"))
     assert sorted(runs) == TABLES
     assert all(int(count) >= 2 for count in runs.values())
 
 
-def test_one_parameter_of_one_training_reruns_the_same_stages_in_both_engines(by_snakemake, by_dvc):
+def test_one_parameter_of_one_training_reruns_the_same_stages_in_both_engines(projects):
     expected = {
         "train@baseline_a", "select_steps@baseline_a", "evaluate@3dpw_baseline_a", "table3",
     }  # fmt: skip
-    for folder in (by_snakemake, by_dvc):
+    for folder in projects.values():
         params = folder / "params.yaml"
         text = params.read_text()
         changed = re.sub(r"(baseline_a: \{kind: body, model: direct.*?depth: )1", r"\g<1>2", text)
         assert changed != text
         params.write_text(changed)
-    assert ran_by_snakemake(snakemake(by_snakemake, "-n")) == expected
-    assert ran_by_snakemake(snakemake(by_snakemake)) == expected
-    assert ran_by_dvc(dvc(by_dvc, "repro")) == expected
-    assert_settled(by_snakemake)
-    assert_settled(by_dvc)
+    assert ran_by_snakemake(snakemake(projects["snakemake"], "-n")) == expected
+    assert with_both(projects) == {"snakemake": expected, "dvc": expected}
+    assert_settled(projects["snakemake"])
 
 
-def test_touching_a_big_file_reruns_nothing(by_snakemake):
-    for path in [*by_snakemake.glob("data/prepared/*/*.h5"), *by_snakemake.glob("models/*/*/*")]:
+def test_touching_a_big_file_reruns_nothing(projects):
+    folder = projects["snakemake"]
+    for path in [*folder.glob("data/prepared/*/*.h5"), *folder.glob("models/*/*/*")]:
         os.utime(path)
-    assert_settled(by_snakemake)
+    assert_settled(folder)

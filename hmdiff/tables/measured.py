@@ -50,6 +50,7 @@ class Summary(BaseModel):
     chains: int
     seed: int
     means: dict[str, Mean]
+    active_steps: float  # with DAT, the mean over images and chains
     trained: Trained
     reverse: Reverse
 
