@@ -117,7 +117,6 @@ def test_one_parameter_of_one_training_reruns_the_same_stages_in_both_engines(pr
         params.write_text(changed)
     assert ran_by_snakemake(snakemake(projects["snakemake"], "-n")) == expected
     assert with_both(projects) == {"snakemake": expected, "dvc": expected}
-    assert_settled(projects["snakemake"])
 
 
 def test_touching_a_big_file_reruns_nothing(projects):
