@@ -21,7 +21,7 @@ from hmdiff.diffusion.reverse import reverse_process
 from hmdiff.diffusion.schedule import NoiseSchedule
 from hmdiff.errors import UserError
 from hmdiff.extractor.features import Features
-from hmdiff.params import ReverseParams
+from hmdiff.params.runs import ReverseParams
 from hmdiff.training.folder import TrainedModel, load_model
 
 StepCallback = Callable[[int, int, Tensor, Tensor, Alignment | None], None]

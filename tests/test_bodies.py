@@ -21,7 +21,7 @@ from hmdiff.bodies.skinning import pose_meshes
 from hmdiff.bodies.tpose import rotation_between
 from hmdiff.errors import UserError
 from hmdiff.kinds import BODY, HAND
-from hmdiff.params import BodyModelParams
+from hmdiff.params.models import BodyModelParams
 from hmdiff.stages import body_models
 
 FEW = BodyModelParams(

@@ -28,7 +28,8 @@ from hmdiff.datasets.standins import look_at, split_evenly
 from hmdiff.datasets.threedpw import CameraTrack, Person
 from hmdiff.errors import UserError
 from hmdiff.kinds import BODY
-from hmdiff.params import Human36MDataset, load_params
+from hmdiff.params import load_params
+from hmdiff.params.data import Human36MDataset
 
 PARAMS = load_params(Path(__file__).parents[1] / "params.yaml")
 PIXEL = 0.5

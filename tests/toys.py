@@ -16,13 +16,8 @@ from hmdiff.diffusion.model import MeshDiffusion, build_model
 from hmdiff.diffusion.schedule import NoiseSchedule
 from hmdiff.diffusion.upsample import Upsampler
 from hmdiff.extractor.features import Features
-from hmdiff.params import (
-    DenoiserParams,
-    DiffusionParams,
-    ExperimentParams,
-    ReverseParams,
-    TrainingParams,
-)
+from hmdiff.params.models import DenoiserParams, DiffusionParams, ExperimentParams, TrainingParams
+from hmdiff.params.runs import ReverseParams
 from hmdiff.training.folder import Recipe, TrainedModel
 from hmdiff.training.linear import fit_ridge
 

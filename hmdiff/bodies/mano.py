@@ -16,7 +16,7 @@ from hmdiff.bodies.standin import Skeleton, fit_model, numbered, single_precisio
 from hmdiff.bodies.surface import split_quads
 from hmdiff.bodies.tpose import to_tpose
 from hmdiff.kinds import HAND
-from hmdiff.params import BodyModelParams
+from hmdiff.params.models import BodyModelParams
 
 # MANO's joint order, as MakeHuman's numbers of the fingers.
 _FINGERS = {"index": 2, "middle": 3, "pinky": 5, "ring": 4, "thumb": 1}

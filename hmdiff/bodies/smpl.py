@@ -15,7 +15,7 @@ from hmdiff.bodies.standin import Skeleton, fit_model, numbered
 from hmdiff.bodies.surface import boundary_loops, fan, least_area_patch, split_quads
 from hmdiff.bodies.tpose import to_tpose
 from hmdiff.kinds import BODY
-from hmdiff.params import BodyModelParams
+from hmdiff.params.models import BodyModelParams
 
 JOINTS = (
     "pelvis", "l_hip", "r_hip", "spine1", "l_knee", "r_knee", "spine2", "l_ankle", "r_ankle",

@@ -23,7 +23,7 @@ from hmdiff.datasets.sample import Sample
 from hmdiff.errors import UserError
 from hmdiff.files import read_json, write_text
 from hmdiff.kinds import BODY
-from hmdiff.params import Human36MDataset
+from hmdiff.params.data import Human36MDataset
 
 TRAIN_SUBJECTS, TEST_SUBJECTS = (1, 5, 6, 7, 8), (9, 11)
 ANNOTATIONS, IMAGES = "annotations", "images"

@@ -12,7 +12,7 @@ from hmdiff.datasets.crop import Square, crop_camera, crop_image, encode_jpeg
 from hmdiff.datasets.meshes import camera_joints, camera_vertices
 from hmdiff.datasets.sample import Sample
 from hmdiff.datasets.writer import Record
-from hmdiff.params import PrepareParams
+from hmdiff.params.data import PrepareParams
 
 BATCH = 64  # samples posed, cropped and handed on together
 

@@ -19,7 +19,8 @@ from hmdiff.datasets import (
 from hmdiff.datasets.crop import Square, central_square, square_about
 from hmdiff.datasets.sample import Sample
 from hmdiff.errors import UserError
-from hmdiff.params import AnyDataset, Params
+from hmdiff.params import Params
+from hmdiff.params.data import AnyDataset
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from hmdiff.datasets.standins import (
     save_frame,
     split_evenly,
 )
-from hmdiff.params import FreiHandDataset, FreiHandStandIn
+from hmdiff.params.data import FreiHandDataset, FreiHandStandIn
 from hmdiff.rendering.backgrounds import sample_background
 from hmdiff.rendering.forearm import sample_forearm
 from hmdiff.rendering.occluders import sample_occluder

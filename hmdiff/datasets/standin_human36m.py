@@ -27,7 +27,7 @@ from hmdiff.datasets.standins import (
     save_frame,
     split_evenly,
 )
-from hmdiff.params import Human36MDataset, Human36MStandIn
+from hmdiff.params.data import Human36MDataset, Human36MStandIn
 from hmdiff.rendering.backgrounds import sample_background
 from hmdiff.rendering.poses import compose, pose_sequence
 from hmdiff.rendering.scene import Mesh, render_frame, sample_light

@@ -19,7 +19,7 @@ from hmdiff.datasets.standins import (
     save_frame,
 )
 from hmdiff.datasets.threedpw import CameraTrack, Person
-from hmdiff.params import ThreeDPWStandIn
+from hmdiff.params.data import ThreeDPWStandIn
 from hmdiff.rendering.backgrounds import sample_background
 from hmdiff.rendering.occluders import sample_occluder
 from hmdiff.rendering.poses import pose_sequence

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from hmdiff.params import DenoiserParams
+from hmdiff.params.models import DenoiserParams
 
 WIDTH = 128  # of a token; f_I has the same width (Sec. 4.3)
 ID_WIDTH = 64

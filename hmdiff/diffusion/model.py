@@ -12,7 +12,7 @@ from hmdiff.diffusion.conditions import Condition
 from hmdiff.diffusion.denoiser import Denoiser, KeysValues
 from hmdiff.diffusion.parametrisation import Parametrisation
 from hmdiff.diffusion.schedule import NoiseSchedule
-from hmdiff.params import DenoiserParams, DiffusionParams, ExperimentParams
+from hmdiff.params.models import DenoiserParams, DiffusionParams, ExperimentParams
 
 
 class MeshDiffusion(nn.Module):

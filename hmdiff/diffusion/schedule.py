@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from hmdiff.errors import UserError
-from hmdiff.params import DiffusionParams
+from hmdiff.params.models import DiffusionParams
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,8 @@ from typing import Any, TypeVar
 
 from hmdiff.errors import UserError
 from hmdiff.files import read_json
-from hmdiff.params import EvaluationItem, MethodParams, Params
+from hmdiff.params import Params
+from hmdiff.params.runs import EvaluationItem, MethodParams
 
 Entry = TypeVar("Entry")
 

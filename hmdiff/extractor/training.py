@@ -18,7 +18,7 @@ from hmdiff.errors import UserError
 from hmdiff.extractor.augmentation import jitter_colour, mirror, mirror_order
 from hmdiff.extractor.heatmaps import heatmap_loss
 from hmdiff.extractor.model import Extractor
-from hmdiff.params import ExtractorParams
+from hmdiff.params.models import ExtractorParams
 
 Batch = tuple[Tensor, Tensor, Tensor]  # images uint8 (B, 3, S, S), joints (B, J, 3), valid (B, J)
 

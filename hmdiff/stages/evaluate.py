@@ -20,7 +20,8 @@ from hmdiff.evaluation.selection import read_steps
 from hmdiff.extractor.features import read_features
 from hmdiff.files import atomic_directory, write_json, write_text
 from hmdiff.inference import Predictor
-from hmdiff.params import EvaluationParams, Params
+from hmdiff.params import Params
+from hmdiff.params.runs import EvaluationParams
 
 SPLIT = "test"
 

@@ -8,7 +8,8 @@ from typing import Any
 from hmdiff.evaluation.items import find_method, read_trained
 from hmdiff.evaluation.selection import RULE, fewest_steps
 from hmdiff.files import write_json
-from hmdiff.params import MethodParams, Params
+from hmdiff.params import Params
+from hmdiff.params.runs import MethodParams
 
 
 def run(

@@ -17,7 +17,7 @@ from hmdiff.diffusion.model import MeshDiffusion
 from hmdiff.diffusion.upsample import Upsampler
 from hmdiff.errors import UserError
 from hmdiff.files import read_json, write_json
-from hmdiff.params import DenoiserParams, DiffusionParams, ExperimentParams
+from hmdiff.params.models import DenoiserParams, DiffusionParams, ExperimentParams
 from hmdiff.training.linear import PoseToMesh
 
 WEIGHTS, RECORD = "weights.safetensors", "model.json"

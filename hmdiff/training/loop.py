@@ -18,7 +18,7 @@ from hmdiff.compute import generator
 from hmdiff.diffusion.model import MeshDiffusion
 from hmdiff.errors import UserError
 from hmdiff.extractor.features import Features
-from hmdiff.params import TrainingParams
+from hmdiff.params.models import TrainingParams
 from hmdiff.training.objective import Batch, Objective
 
 CURVE_POINTS = 40  # rows of curve.csv

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from hmdiff.compute import autocast
 from hmdiff.diffusion.model import MeshDiffusion
-from hmdiff.params import TrainingParams
+from hmdiff.params.models import TrainingParams
 from hmdiff.training.losses import SurfaceLosses, diffusion_loss, joint_loss, vertex_loss
 
 

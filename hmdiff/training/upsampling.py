@@ -8,7 +8,7 @@ from torch import Tensor
 
 from hmdiff.compute import generator
 from hmdiff.diffusion.upsample import Upsampler
-from hmdiff.params import TrainingParams
+from hmdiff.params.models import TrainingParams
 from hmdiff.training.loop import learning_rate, sample_batches
 from hmdiff.training.losses import vertex_loss
 

@@ -1,51 +1,28 @@
-"""The command line: one command a stage, with the paths that dvc.yaml gives it.
-
-Stages are imported when they are called, so that ``hmdiff --help`` needs neither torch nor mlflow.
-"""
+"""One command a stage, with the paths that dvc.yaml gives it."""
 
 from __future__ import annotations
 
-import errno
 import importlib
 import os
-import sys
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from typer.exceptions import Abort, TyperException
 
-from hmdiff.errors import UserError
-
-app = typer.Typer(
-    help="HMDiff as a reproducible pipeline. `dvc repro` or `snakemake --cores 8` call these.",
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-)
+from hmdiff.cli.app import PARAMS, ParamsFile, app, option
 
 ModelName = StrEnum("ModelName", ["smpl", "mano"])
 KindName = StrEnum("KindName", ["body", "hand"])
 
-# A disk or a folder that a user can mend, as opposed to a bug.
-MENDABLE = {errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EDQUOT, errno.EPERM}
-
-
-def _option(text: str) -> Any:
-    return typer.Option(help=text)
-
-
-Body = Annotated[Path, _option("Folder of the body or hand model.")]
-Sampling = Annotated[Path, _option("Mesh sampling (npz).")]
-Model = Annotated[Path, _option("Folder of the trained experiment.")]
-Extractor = Annotated[Path, _option("Folder of the pre-trained extractor.")]
-Prepared = Annotated[Path, _option("Prepared HDF5 file, or the folder of one kind.")]
-Features = Annotated[Path, _option("Stored features, a file or a folder.")]
-Steps = Annotated[Path, _option("Number of steps of the method (JSON).")]
-Out = Annotated[Path, _option("What the stage writes.")]
-ParamsFile = Annotated[Path, typer.Option("--params", help="The parameters.")]
-PARAMS = Path("params.yaml")
+Body = Annotated[Path, option("Folder of the body or hand model.")]
+Sampling = Annotated[Path, option("Mesh sampling (npz).")]
+Model = Annotated[Path, option("Folder of the trained experiment.")]
+Extractor = Annotated[Path, option("Folder of the pre-trained extractor.")]
+Prepared = Annotated[Path, option("Prepared HDF5 file, or the folder of one kind.")]
+Features = Annotated[Path, option("Stored features, a file or a folder.")]
+Steps = Annotated[Path, option("Number of steps of the method (JSON).")]
+Out = Annotated[Path, option("What the stage writes.")]
 
 
 def _run(stage: str, params: Path, **arguments: Any) -> None:
@@ -60,7 +37,7 @@ def _run(stage: str, params: Path, **arguments: Any) -> None:
 @app.command()
 def body_models(
     model: ModelName,
-    licensed: Annotated[Path, _option("Folder in which a user places the licensed model.")],
+    licensed: Annotated[Path, option("Folder in which a user places the licensed model.")],
     out: Out,
     params: ParamsFile = PARAMS,
 ) -> None:
@@ -73,7 +50,7 @@ def mesh_sampling(
     model: ModelName,
     body: Body,
     out: Out,
-    report: Annotated[Path, _option("Round-trip errors (JSON).")],
+    report: Annotated[Path, option("Round-trip errors (JSON).")],
     params: ParamsFile = PARAMS,
 ) -> None:
     """Choose the coarse vertices (D) and the way back to the full mesh (U)."""
@@ -84,7 +61,7 @@ def mesh_sampling(
 def acquire(
     dataset: str,
     body: Body,
-    placed: Annotated[Path, _option("Folder in which a user places the real data set.")],
+    placed: Annotated[Path, option("Folder in which a user places the real data set.")],
     out: Out,
     params: ParamsFile = PARAMS,
 ) -> None:
@@ -95,7 +72,7 @@ def acquire(
 @app.command()
 def prepare(
     dataset: str,
-    raw: Annotated[Path, _option("Data in their native layout.")],
+    raw: Annotated[Path, option("Data in their native layout.")],
     body: Body,
     out: Out,
     params: ParamsFile = PARAMS,
@@ -193,41 +170,10 @@ def speed(
 @app.command()
 def table(
     number: Annotated[int, typer.Argument(min=1, max=6)],
-    evaluations: Annotated[Path, _option("Folder of the evaluations.")],
+    evaluations: Annotated[Path, option("Folder of the evaluations.")],
     out: Out,
-    speed: Annotated[Path | None, _option("Timings of the speed stage (Table 6).")] = None,
+    speed: Annotated[Path | None, option("Timings of the speed stage (Table 6).")] = None,
     params: ParamsFile = PARAMS,
 ) -> None:
     """Put the measured rows of a table beside the paper's: CSV, LaTeX, JSON and MLflow."""
     _run("table", params, number=number, evaluations=evaluations, out=out, speed=speed)
-
-
-@app.command()
-def preset(name: str, params: ParamsFile = PARAMS) -> None:
-    """Write a preset's values (presets/NAME.yaml) into params.yaml; its comments stay."""
-    from hmdiff.presets import apply_preset
-
-    changed = apply_preset(name, params)
-    typer.echo(f"{params}: preset {name}, {changed} values changed")
-
-
-def main() -> None:
-    """Run the command line; what a user can mend is one line and exit code 2."""
-    try:
-        sys.exit(app(standalone_mode=False))
-    except TyperException as error:
-        sys.exit(_fail(f"{error.format_message().rstrip('.')}; see `hmdiff --help`"))
-    except Abort:
-        sys.exit(130)
-    except UserError as error:
-        # torch raises a worker's error again with the worker's traceback before it.
-        sys.exit(_fail(str(error).rsplit("UserError: ", 1)[-1]))
-    except OSError as error:
-        if error.errno not in MENDABLE:
-            raise
-        sys.exit(_fail(f"{error.filename or 'writing'}: {error.strerror}; free or open it"))
-
-
-def _fail(message: str) -> int:
-    print(f"hmdiff: error: {' '.join(message.split())}", file=sys.stderr)
-    return 2

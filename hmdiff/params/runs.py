@@ -1,0 +1,62 @@
+"""Sections about how models are run and scored."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from hmdiff.params.base import Count, NotNegative, Section, Unit, Whole
+
+
+class Compute(Section):
+    device: str
+    precision: Literal["bf16", "fp32"]
+    threads: Count
+    threads_alone: Count
+    workers: Whole
+
+
+class ReverseParams(Section):
+    eta: Unit
+    chains: Count
+    gamma: NotNegative
+    threshold: NotNegative
+    reduction: Literal["sum", "mean"]
+    gap: Literal["h0", "raw", "excess"]
+    gradient: Literal["through_g", "frozen"]
+    peak_weight: Literal["equal", "as_printed"]
+    disrupted_reduction: Literal["sum", "mean"]
+
+
+class EvaluationParams(Section):
+    samples: Count | None
+    selection_samples: Count | None
+    selection_tolerance: NotNegative
+    bootstrap: Count
+
+
+class SpeedParams(Section):
+    repeats: Count
+    warmup: Count
+    chains: Count
+    steps: Count
+
+
+class MethodParams(Section):
+    experiment: str
+    kind: Literal["body", "hand"]
+    dataset: str
+    guidance: Literal["none", "dat", "disrupted"]
+    candidates: Annotated[tuple[Count, ...], Field(min_length=1)]
+
+
+class EvaluationItem(Section):
+    method: str
+    experiment: str
+    kind: Literal["body", "hand"]
+    dataset: str
+    guidance: Literal["none", "dat", "disrupted"]
+    start: Literal["noise", "prior"]
+    prior: Literal["draws", "peak"]
+    activation: bool
