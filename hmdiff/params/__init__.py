@@ -11,7 +11,7 @@ from ruamel.yaml.error import YAMLError
 
 from hmdiff.errors import UserError
 from hmdiff.params.base import Section, Whole
-from hmdiff.params.data import AnyDataset, AnyStandIn, PrepareParams
+from hmdiff.params.data import AcquireParams, AnyDataset, AnyStandIn, PrepareParams
 from hmdiff.params.models import (
     BodyModelParams,
     DenoiserParams,
@@ -40,6 +40,7 @@ class Params(Section):
     compute: Compute
     body_models: dict[Literal["smpl", "mano"], BodyModelParams]
     mesh_sampling: dict[Literal["smpl", "mano"], MeshSamplingParams]
+    acquire: AcquireParams
     standins: dict[str, AnyStandIn]
     prepare: PrepareParams
     extractor: dict[Literal["body", "hand"], ExtractorParams]
