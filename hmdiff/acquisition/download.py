@@ -20,7 +20,7 @@ from hmdiff.files import write_json
 TRIES = 8  # requests a call; the next call goes on where this one stopped
 PAUSE = 0.5  # seconds before the second try, doubled before each further one
 TIMEOUT = (15, 60)  # seconds to connect, and between two pieces
-CHUNK = 1 << 20
+CHUNK = 1 << 16  # bytes; a cut loses what has come of one
 BUSY = {429, 500, 502, 503, 504}
 SLACK = 1.5  # a file may be this much larger than a size that is only approximate
 MAGIC = {".zip": b"PK", ".gz": b"\x1f\x8b"}

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from ruamel.yaml import YAML
-
 from hmdiff.acquisition.catalogue import DOWNLOADS, LICENSED, Archive, Entry, catalogue, find
 from hmdiff.acquisition.checksums import known_wrong, verify
 from hmdiff.errors import UserError
+from hmdiff.kinds import KINDS
+from hmdiff.params import load_params, read_yaml
 
 
 @dataclass(frozen=True)
@@ -63,12 +63,10 @@ def missing(params: str | Path = "params.yaml") -> list[str]:
 
     Empty for any other source; the rest of the file is then not even checked.
     """
-    raw = YAML(typ="safe").load(Path(params).read_text(encoding="utf-8"))
-    if (raw.get("acquire") or {}).get("source") != "real":
+    raw = read_yaml(params)
+    acquire = raw.get("acquire") if isinstance(raw, dict) else None
+    if not isinstance(acquire, dict) or acquire.get("source") != "real":
         return []
-    from hmdiff.kinds import KINDS
-    from hmdiff.params import load_params
-
     datasets = load_params(params).datasets
     models = dict.fromkeys(KINDS[dataset.kind].model for dataset in datasets.values())
     needed = [status(name) for name in models]
