@@ -311,7 +311,7 @@ def test_every_measured_row_is_a_run_with_params_metrics_and_tags(measured):
     params = load()
     run = table_run(build(measured, 1), [], params)
     assert len(run.children) == 4
-    child = next(child for child in run.children if child.name == "Ours (3DPW)")
+    child = next(child for child in run.children if child.name == "Ours, 3DPW (rendered)")
     assert child.metrics["MPVE"] == 50.25 and child.metrics["MPVE low"] == 48
     assert child.params["reverse.gamma"] == params.reverse.gamma
     assert child.params["evaluations.guidance"] == "dat" and child.params["run.steps"] == 20
@@ -328,7 +328,7 @@ def test_the_stage_prints_what_it_writes(measured, monkeypatch, capsys):
     out = measured / "results"
     stage.run(5, measured / "evaluate", out, None, params)
     assert "Table 5. Evaluation of DAT components." in capsys.readouterr().out
-    ((experiment, run),) = logged
+    ((experiment, run, _),) = logged
     assert experiment == "table5"
     assert sorted(run.artifacts) == sorted(out.glob("table5.*")) and len(run.artifacts) == 3
 

@@ -26,12 +26,14 @@ Out = Annotated[Path, option("What the stage writes.")]
 
 
 def _run(stage: str, params: Path, **arguments: Any) -> None:
-    """Import one stage and run it on checked parameters."""
+    """Import one stage, run it on checked parameters and write down what it cost."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    from hmdiff.costs import address, recorded
     from hmdiff.params import load_params
 
     checked = load_params(params)
-    importlib.import_module(f"hmdiff.stages.{stage}").run(**arguments, params=checked)
+    with recorded(address(stage, arguments)):
+        importlib.import_module(f"hmdiff.stages.{stage}").run(**arguments, params=checked)
 
 
 @app.command()
@@ -177,3 +179,22 @@ def table(
 ) -> None:
     """Put the measured rows of a table beside the paper's: CSV, LaTeX, JSON and MLflow."""
     _run("table", params, number=number, evaluations=evaluations, out=out, speed=speed)
+
+
+@app.command()
+def report(
+    evaluations: Annotated[Path, option("Folder of the evaluations.")],
+    speed: Annotated[Path, option("Timings of the speed stage.")],
+    trained: Annotated[Path, option("Folder of the trained experiments.")],
+    extractors: Annotated[Path, option("Folder of the pre-trained extractors.")],
+    sampling: Annotated[Path, option("Folder of the mesh sampling's errors (JSON).")],
+    prepared: Annotated[Path, option("Folder of the prepared data, one folder a kind.")],
+    notice: Annotated[Path, option("The project's NOTICE.")],
+    metrics: Annotated[Path, option("Means of every evaluation (JSON), for `dvc metrics`.")],
+    out: Out,
+    params: ParamsFile = PARAMS,
+) -> None:
+    """Write the page with everything, the metrics, and the training runs in MLflow."""
+    _run("report", params, evaluations=evaluations, speed=speed, trained=trained,
+         extractors=extractors, sampling=sampling, prepared=prepared, notice=notice,
+         metrics=metrics, out=out)  # fmt: skip

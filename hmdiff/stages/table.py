@@ -22,5 +22,5 @@ def run(number: int, evaluations: Path, out: Path, speed: Path | None, params: P
     """
     table = build_table(number, evaluations, speed, current_commit())
     paths = write_table(table, out)
-    log_run(f"table{number}", table_run(table, paths, params))
+    log_run(f"table{number}", table_run(table, paths, params), table.paper.caption)
     print(to_text(table))

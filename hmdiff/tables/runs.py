@@ -2,28 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from hmdiff.dvclock import recorded_hashes
 from hmdiff.params import Params
 from hmdiff.tables.build import Record, Table
 from hmdiff.tables.paper import dataset_title
-from hmdiff.tracking import Run
+from hmdiff.tracking import Input, Run, dotted
 
 
 def table_run(table: Table, files: Sequence[Path], params: Params) -> Run:
     """The runs of ``table``; ``files`` become artifacts of the parent.
 
     Each child has the parameters that its evaluation depends on, its means with the ends of
-    their intervals, and the tags table, row, method, dataset, source and commit.
+    their intervals, the data set that it was tested on, and the tags table, row, method, dataset,
+    source and commit.
     """
     name = f"table{table.paper.number}"
+    note = " ".join([table.paper.caption, *table.notices])
+    hashes = recorded_hashes()
     sources = sorted({part.source for part in [*table.summaries.values(), table.speed] if part})
     tags = {"table": name, "source": ",".join(sources), "commit": table.commit or "unknown"}
     children = [
         Run(
-            name=f"{row} ({dataset_title(dataset)})",
+            name=f"{row}, {dataset_title(dataset)} ({records[0].source})",
+            description=note,
+            inputs=_inputs(evaluation, params, hashes),
             params=_params(table, evaluation, params),
             metrics=_metrics(records),
             tags=tags
@@ -36,7 +42,18 @@ def table_run(table: Table, files: Sequence[Path], params: Params) -> Run:
         )
         for row, dataset, evaluation, records in _rows(table)
     ]
-    return Run(name=name, tags=tags, artifacts=files, children=children)
+    title = f"Table {table.paper.number} ({', '.join(sources)}, preset {params.preset})"
+    return Run(title, tags=tags, description=note, artifacts=files, children=children)
+
+
+def _inputs(evaluation: str | None, params: Params, hashes: Mapping[str, str]) -> list[Input]:
+    """The data set that was tested on, by the hash that DVC has of its prepared file."""
+    if evaluation is None:
+        return []
+    item = params.evaluations[evaluation]
+    path = Path("data/prepared", item.kind, f"{item.dataset}.h5")
+    digest = hashes.get(path.as_posix())
+    return [Input(item.dataset, digest, path, "testing")] if digest else []
 
 
 def _rows(table: Table) -> Iterator[tuple[str, str, str | None, list[Record]]]:
@@ -84,14 +101,4 @@ def _params(table: Table, evaluation: str | None, params: Params) -> dict[str, A
             "evaluation": params.evaluation,
         }
         found = {"n": summary.n, "run.steps": summary.steps, "run.chains": summary.chains}
-    return dict(_flat("", sections)) | found
-
-
-def _flat(prefix: str, value: Any) -> Iterator[tuple[str, Any]]:
-    if hasattr(value, "model_dump"):
-        value = value.model_dump(mode="json")
-    if not isinstance(value, dict):
-        yield prefix, value
-        return
-    for key, part in value.items():
-        yield from _flat(f"{prefix}.{key}" if prefix else key, part)
+    return dict(dotted("", sections)) | found

@@ -1,0 +1,1 @@
+"""One page with everything: tables, differences, curves, costs, provenance, licences."""
