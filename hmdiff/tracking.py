@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 
 DEFAULT_STORE = "sqlite:///mlflow.db"
 ARTIFACTS = "mlruns"
-_SQLITE = "sqlite:///"
+SQLITE = "sqlite:///"
 _LOCK_WAIT = 120  # seconds; a table takes about one, making the store about ten
-_ENVIRONMENT = {
+ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "GIT_PYTHON_REFRESH": "quiet",
@@ -37,6 +37,8 @@ _ENVIRONMENT = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "5",
 }
 _NOTE = "mlflow.note.content"  # the UI's description
+# Without it the UI opens an experiment as one of a language model.
+_KIND = {"mlflow.experimentKind": "custom_model_development"}
 _BATCH = 1000  # metrics that every store takes at once
 _LIMIT = 500  # characters of a parameter or tag that every store takes
 
@@ -88,7 +90,7 @@ def log_run(experiment: str, run: Run, about: str = "") -> bool:
     on stderr. Several processes may log at once.
     """
     try:
-        for name, value in _ENVIRONMENT.items():
+        for name, value in ENVIRONMENT.items():
             os.environ.setdefault(name, value)
         with _quiet():
             _record(experiment, run, about)
@@ -136,13 +138,13 @@ def _is_known(client: MlflowClient, experiment_id: str, run: Run) -> bool:
 
 
 def _database(uri: str) -> Path:
-    return Path(uri.removeprefix(_SQLITE))
+    return Path(uri.removeprefix(SQLITE))
 
 
 @contextlib.contextmanager
 def _alone(uri: str) -> Iterator[None]:
     """One process at a time: MLflow neither creates nor fills an SQLite store concurrently."""
-    if not uri.startswith(_SQLITE):
+    if not uri.startswith(SQLITE):
         yield
         return
     database = _database(uri)
@@ -156,7 +158,7 @@ def _create(client: MlflowClient, experiment: str, uri: str, about: str) -> str:
 
     MLflow would store the path absolute, and moving the project's folder would break every link.
     """
-    tags = {_NOTE: about} if about else {}
+    tags = {_NOTE: about, **_KIND}
     if uri != DEFAULT_STORE:
         try:
             return client.create_experiment(experiment, tags=tags)
