@@ -38,14 +38,13 @@ def leaderboard(experiment: str, sort: str | None, limit: int) -> pd.DataFrame:
         sort = metrics[0]
     sort = sort.replace("@", " at ")
     if sort not in names:
-        raise UserError(
-            f"--sort {sort}: no metric of {experiment}; take one of {', '.join(metrics)}"
-        )
+        shown = ", ".join(map(_shown, metrics))
+        raise UserError(f"--sort {sort}: no metric of {experiment}; take one of {shown}")
     runs = runs.sort_values(f"metrics.{sort}", ascending=not sort.startswith(HIGHER), kind="stable")
     columns = {
         "run": runs["tags.mlflow.runName"],
         "source": runs.get("tags.source"),
-        **{name.replace(" at ", "@"): runs[f"metrics.{name}"] for name in metrics},
+        **{_shown(name): runs[f"metrics.{name}"] for name in metrics},
         "preset": runs.get("params.preset"),
         "seed": runs.get("params.seed"),
         "commit": runs.get("tags.commit"),
@@ -61,6 +60,11 @@ def to_text(board: pd.DataFrame) -> str:
         board, headers="keys", tablefmt="simple", showindex=False, floatfmt=".4g", missingval="-",
         disable_numparse=[0, 1],
     )  # fmt: skip
+
+
+def _shown(name: str) -> str:
+    """A metric's own name; MLflow's have no "@"."""
+    return name.replace(" at ", "@")
 
 
 def _ordered(names: Sequence[str]) -> list[str]:

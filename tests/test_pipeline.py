@@ -24,8 +24,11 @@ from ruamel.yaml import YAML
 pytestmark = pytest.mark.pipeline
 
 TABLES = [f"table{number}" for number in range(1, 7)]
-# What is timed differs from run to run, and so does the table that shows it.
-TIMED = {"runs/speed.json", "results/table6.csv", "results/table6.tex", "results/table6.json"}
+# What is timed differs from run to run, and so do the table and the page that show it.
+TIMED = {
+    "runs/speed.json", "results/table6.csv", "results/table6.tex", "results/table6.json",
+    "results/report.html",
+}  # fmt: skip
 
 
 def smoke_project(folder: Path) -> Path:
@@ -103,11 +106,21 @@ def test_every_table_is_an_mlflow_experiment_with_a_run_a_row(projects):
     runs = dict(line.split() for line in lines if line.startswith("table"))
     assert sorted(runs) == TABLES
     assert all(int(count) >= 2 for count in runs.values())
+    board = run(projects["snakemake"], "hmdiff", "runs", "--experiment", "training")
+    assert "train@image" in board and "pretrain_extractor@hand" in board
+
+
+def test_the_report_shows_tables_curves_and_what_every_stage_cost(projects):
+    page = (projects["snakemake"] / "results/report.html").read_text()
+    assert page.count("data:image/svg+xml") == 4 and "rendered stand-ins" in page
+    shown = {group for group in re.findall(r'<th scope="row">(\w+)</th>', page)}
+    assert shown >= {re.sub("@.*", "", name) for name in stages(projects["dvc"])} - {"report"}
 
 
 def test_one_parameter_of_one_training_reruns_the_same_stages_in_both_engines(projects):
     expected = {
         "train@baseline_a", "select_steps@baseline_a", "evaluate@3dpw_baseline_a", "table3",
+        "report",
     }  # fmt: skip
     for folder in projects.values():
         params = folder / "params.yaml"

@@ -19,11 +19,16 @@ ROOT = Path(__file__).parents[1]
 SCRIPT = """
 import sys
 from pathlib import Path
-from hmdiff.tracking import Run, log_run
+from hmdiff.tracking import Input, Run, log_run
 Path(sys.argv[1]).write_text("a,b")
-child = Run("row", {"steps": 40}, {"F@5": 0.5, "nothing": float("nan")}, {"dataset": "toy"})
+child = Run(
+    "row", {"steps": 40}, {"F@5": 0.5, "nothing": float("nan")},
+    {"loss": [(16, 2.0), (32, 1.0), (48, float("nan"))]}, {"dataset": "toy", "hash": sys.argv[1]},
+    "A *toy*.", [Input("toy", "ab12", Path("toy.h5"), "training")], identity="hash",
+    model="toy-model",
+)
 run = Run(sys.argv[1], tags={"table": sys.argv[1]}, artifacts=[Path(sys.argv[1])], children=[child])
-sys.exit(not log_run(sys.argv[2], run))
+sys.exit(not log_run(sys.argv[2], run, "About toys."))
 """
 
 
@@ -68,10 +73,39 @@ def test_a_run_has_its_child_params_metrics_tags_and_files(store, monkeypatch):
     assert {child.data.tags["mlflow.parentRunId"] for child in children} == set(parents)
     assert all(run.info.status == "FINISHED" for run in runs)
     for child in children:
-        assert child.data.params == {"steps": "40"} and child.data.metrics == {"F at 5": 0.5}
+        assert child.data.params == {"steps": "40"}
+        assert child.data.metrics == {"F at 5": 0.5, "loss": 1.0}
+        steps = client.get_metric_history(child.info.run_id, "loss")
+        assert [(point.step, point.value) for point in steps] == [(16, 2.0), (32, 1.0)]
         assert child.data.tags["dataset"] == "toy"
+        assert child.data.tags["mlflow.note.content"] == "A *toy*."
+        (item,) = child.inputs.dataset_inputs
+        assert (item.dataset.name, item.dataset.digest) == ("toy", "ab12")
+        assert [tag.value for tag in item.tags] == ["training"]
+    assert all(found.tags["mlflow.note.content"] == "About toys." for found in experiments)
+    versions = client.search_model_versions("name = 'toy-model'")
+    assert {version.run_id for version in versions} == {child.info.run_id for child in children}
+    assert {version.tags["hash"] for version in versions} == {f"table{i}.csv" for i in range(4)}
     for run_id, run in parents.items():
         assert [file.path for file in client.list_artifacts(run_id)] == [run.data.tags["table"]]
+
+
+def test_what_is_recorded_already_is_not_recorded_again(store, tmp_path, monkeypatch):
+    folder, _ = store
+    shutil.copy(folder / "mlflow.db", tmp_path / "mlflow.db")
+    monkeypatch.chdir(tmp_path)
+    from mlflow import MlflowClient
+
+    client = MlflowClient(tracking_uri="sqlite:///mlflow.db")
+    experiment = client.get_experiment_by_name("table1").experiment_id
+    before = len(client.search_runs([experiment]))
+    known = Run("again", tags={"hash": "table1.csv"}, identity="hash")
+    assert log_run("table1", Run("parent", children=[known]))
+    assert len(client.search_runs([experiment])) == before
+    new = Run("new", tags={"hash": "ab12"}, identity="hash")
+    assert log_run("table1", Run("parent", children=[known, new]))
+    names = [run.info.run_name for run in client.search_runs([experiment])]
+    assert len(names) == before + 2 and {"parent", "new"} <= set(names) and "again" not in names
 
 
 def test_files_are_found_after_the_folder_has_moved(store, tmp_path, monkeypatch):
