@@ -65,8 +65,8 @@ class Run:
         inputs: data sets that were read.
         artifacts: files to be copied into the store.
         children: runs nested below this one.
-        identity: a tag that holds a hash; as a child, the run is left out where the experiment has one whose tag has
-            the same value. A parent all of whose children are left out is not recorded either.
+        identity: a tag that holds a hash; as a child, the run is left out where the experiment
+            has one with the same. A parent all of whose children are left out is left out, too.
         model: name under which a new version of a registered model points at the artifacts.
     """
 
