@@ -39,7 +39,7 @@ def closure(file: Path) -> set[Path]:
         if current not in seen:
             seen.add(current)
             todo += imported(current)
-    return {path for path in seen if path.stem not in PLUMBING}
+    return {path for path in seen if not PLUMBING & {path.stem, path.parent.name}}
 
 
 @pytest.mark.parametrize("stage", STAGES)

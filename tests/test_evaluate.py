@@ -103,6 +103,7 @@ def _write_data(folder: Path, body: BodyModel, sampling: MeshSampling) -> None:
         "valid_mesh": valid,
         "valid_joints": np.ones((count, 21), bool),
         "split": np.array([{"test": 2, "val": 1}[split] for split in splits], np.uint8),
+        "copy": np.zeros(count, np.uint16),
         "sample_id": np.array([sample.sample_id for sample in samples]),
     }
     block = {

@@ -128,8 +128,8 @@ def _hmdiff(
     steps: int,
 ) -> Tensor:
     arrays = extract(
-        network, image, [name], draws=params.prior.draws, seed=params.seed,
-        precision=params.compute.precision,
+        network, unit_range(image, network.mean.device), [name], draws=params.prior.draws,
+        seed=params.seed, precision=params.compute.precision,
     )  # fmt: skip
     seen = {key: torch.from_numpy(value) for key, value in arrays.items()}
     unknown = torch.full_like(seen["centre"], torch.nan)  # there is no truth to look at
