@@ -19,7 +19,7 @@ from hmdiff.datasets.prepared import PreparedFile, PreparedImages
 from hmdiff.errors import UserError
 from hmdiff.extractor.augmentation import jitter_colour, mirror, mirror_order, turn
 from hmdiff.extractor.heatmaps import heatmap_loss
-from hmdiff.extractor.model import Extractor
+from hmdiff.extractor.model import Extractor, unit_range
 from hmdiff.params.models import ExtractorParams
 
 Batch = tuple[Tensor, Tensor, Tensor]  # images uint8 (B, 3, S, S), joints (B, J, 3), valid (B, J)
@@ -62,11 +62,6 @@ def split_pool(
         )
     counts = [len(part) for part in images]
     return Pool(ConcatDataset(images), names, row_weights(counts, weights))
-
-
-def unit_range(images: Tensor, device: torch.device) -> Tensor:
-    """uint8 RGB -> float32 in 0..1 on ``device``."""
-    return images.to(device).float() / 255
 
 
 def learning_rate(step: int, steps: int, warmup: int, peak: float) -> float:

@@ -21,8 +21,7 @@ from hmdiff.errors import UserError
 from hmdiff.extractor.augmentation import turn_points
 from hmdiff.extractor.extraction import changed_copies, extract
 from hmdiff.extractor.features import features_writer
-from hmdiff.extractor.model import WEIGHTS, Extractor, load_extractor
-from hmdiff.extractor.training import unit_range
+from hmdiff.extractor.model import WEIGHTS, Extractor, load_extractor, unit_range
 from hmdiff.files import sha256
 from hmdiff.params import Params
 

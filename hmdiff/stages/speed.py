@@ -20,8 +20,7 @@ from hmdiff.datasets.prepared import PreparedFile
 from hmdiff.evaluation.selection import read_steps
 from hmdiff.extractor.extraction import extract
 from hmdiff.extractor.features import Features
-from hmdiff.extractor.model import Extractor, load_extractor
-from hmdiff.extractor.training import unit_range
+from hmdiff.extractor.model import Extractor, load_extractor, unit_range
 from hmdiff.fastmetro import FastMETRO
 from hmdiff.files import write_json
 from hmdiff.inference import Predictor
