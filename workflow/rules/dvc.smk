@@ -20,9 +20,11 @@ from hmdiff.acquisition.status import missing
 
 os.environ.setdefault("DVC_NO_ANALYTICS", "1")
 repo = Repo(".")
-stages = {stage.addressing: stage for stage in repo.index.stages if stage.cmd}
-stale = repo.status().keys() & stages.keys()
-needs = nx.relabel_nodes(repo.index.graph, lambda stage: stage.addressing)
+status = repo.status()  # first, since it forgets the index
+index = repo.index
+stages = {stage.addressing: stage for stage in index.stages if stage.cmd}
+stale = status.keys() & stages.keys()
+needs = nx.relabel_nodes(index.graph, lambda stage: stage.addressing)
 rerun = stale.union(*(nx.ancestors(needs, name) for name in stale))
 produced = [out.def_path for stage in stages.values() for out in stage.outs]
 
