@@ -44,12 +44,15 @@ def find_licensed(folder: Path, kind: Kind) -> dict[str, Path]:
             raise UserError(
                 f"{named[0]}: {named[1].name} beside it is a {gender} model as well; keep one"
             )
-        found |= {gender: path for path in named}
+        if named:
+            found[gender] = named[0]
     if pickles and "neutral" not in found:
         strangers = [path for path in pickles if path not in found.values()]
         if strangers:
             raise UserError(f"{strangers[0]}: unknown name; rename it to {file_name(kind)}")
-        raise UserError(f"{folder / file_name(kind)}: no such file; the neutral model is needed too")
+        raise UserError(
+            f"{folder / file_name(kind)}: no such file; the neutral model is needed too"
+        )
     return found
 
 

@@ -70,6 +70,7 @@ class Index:
         for pragma in ("journal_mode = OFF", "synchronous = OFF", "cache_size = -8192"):
             self._database.execute(f"PRAGMA {pragma}")
         self._database.execute("CREATE TABLE entries (key TEXT PRIMARY KEY, value TEXT)")
+        self._database.execute("BEGIN")  # of one transaction that nobody needs to be kept
         for key, value in pairs:
             self.put(key, value)
 

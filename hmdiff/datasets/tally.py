@@ -48,4 +48,5 @@ class Tally:
         )
 
     def __str__(self) -> str:
-        return ", ".join(f"{count} {reason}" for reason, count in sorted(self.counts.items()))
+        listed = (f"{count} ({reason})" for reason, count in sorted(self.counts.items()))
+        return ", ".join(listed) or "nobody"
