@@ -88,7 +88,7 @@ def _write_data(folder: Path, body: BodyModel, sampling: MeshSampling) -> None:
     ]
     attrs = {"dataset": "freihand", "source": "rendered"}
     records = [Record(sample, image, np.eye(3), joints[i]) for i, sample in enumerate(samples)]
-    write_prepared(folder / "prepared.h5", records, HAND, attrs, count)
+    write_prepared(folder / "prepared.h5", records, HAND, attrs)
     valid = np.ones(count, bool)
     valid[0] = False
     order = random.permutation(count)  # features need not be in the order of the prepared file

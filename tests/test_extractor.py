@@ -433,7 +433,7 @@ def workplace(tmp_path_factory) -> Path:
         jpeg = encode_jpeg(pixels, PARAMS.prepare.quality, PARAMS.prepare.chroma)
         records.append(Record(sample, jpeg, np.eye(3), joints))
     attrs = {"dataset": "toy", "source": "rendered"}
-    write_prepared(folder / "prepared" / "toy.h5", records, HAND, attrs, 12)
+    write_prepared(folder / "prepared" / "toy.h5", records, HAND, attrs)
     return folder
 
 
