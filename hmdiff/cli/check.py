@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from enum import StrEnum
 from pathlib import Path
@@ -37,6 +38,8 @@ def check(
     typer.echo(
         f"{preset} on {device} in {kind}: time, peak of main memory, last line of each stage"
     )
-    with tempfile.TemporaryDirectory(prefix="hmdiff-check-") as temporary:
-        check_preset(preset, Path.cwd(), work or Path(temporary), kind, report)
+    folder = work or Path(tempfile.mkdtemp(prefix="hmdiff-check-"))
+    check_preset(preset, Path.cwd(), folder, kind, report)  # what fails leaves its logs
+    if work is None:
+        shutil.rmtree(folder)
     typer.echo(f"{preset}: every training ran two steps, and one evaluation went through")
