@@ -23,9 +23,15 @@ from hmdiff.datasets.crop import encode_jpeg
 from hmdiff.datasets.sample import Sample
 from hmdiff.datasets.writer import Record, write_prepared
 from hmdiff.errors import UserError
-from hmdiff.extractor.augmentation import jitter_colour, mirror, mirror_order
+from hmdiff.extractor.augmentation import jitter_colour, mirror, mirror_order, turn_points
 from hmdiff.extractor.backbone import Backbone
-from hmdiff.extractor.features import ARRAYS, Features, features_writer, read_features
+from hmdiff.extractor.features import (
+    ARRAYS,
+    FeatureFiles,
+    Features,
+    features_writer,
+    read_features,
+)
 from hmdiff.extractor.model import (
     Architecture,
     Extractor,
@@ -35,6 +41,7 @@ from hmdiff.extractor.model import (
 )
 from hmdiff.extractor.training import (
     Pool,
+    _backward,
     learning_rate,
     split_pool,
     train_extractor,
@@ -42,7 +49,7 @@ from hmdiff.extractor.training import (
 )
 from hmdiff.kinds import BODY, HAND, KINDS
 from hmdiff.params import Params, load_params
-from hmdiff.params.models import AugmentationParams
+from hmdiff.params.models import AugmentationParams, FeaturesParams
 from hmdiff.stages import extract_features, pretrain_extractor
 
 PARAMS = load_params(Path(__file__).parents[1] / "params.yaml")
@@ -255,6 +262,23 @@ def test_joints_that_are_not_valid_do_not_count_in_validation(extractor):
     images.valid[:, 7:] = False
     masked = validate(extractor, _pool(images), 4, CPU, "fp32")
     assert np.isfinite(masked) and masked != error
+
+
+def test_gradients_of_parts_add_up_to_the_batchs():
+    """But for BatchNorm, which is held still here; joints are valid in unequal numbers."""
+    images = Dots(8)
+    images.valid[:3, 5:] = False
+    batch = tuple(torch.stack(column) for column in zip(*images, strict=True))
+    found = []
+    for micro_batch in (None, 2, 4):
+        extractor = Extractor(SMALL).eval()
+        settings = _settings(micro_batch=micro_batch)
+        loss = _backward(extractor, batch, settings, generator(0), CPU, "fp32")
+        found.append((loss, [parameter.grad for parameter in extractor.parameters()]))
+    for loss, gradients in found[1:]:
+        assert loss == pytest.approx(found[0][0], rel=1e-5)
+        for one, other in zip(gradients, found[0][1], strict=True):
+            assert torch.allclose(one, other, rtol=1e-3, atol=1e-4)
 
 
 def test_the_learning_rate_rises_and_falls_to_nought():
@@ -487,6 +511,34 @@ def test_features_hold_the_truth_and_the_coarse_meshes(workplace, trained, tmp_p
     assert np.array_equal(parts[0].joints[0].numpy(), joints[0])
     with h5py.File(tmp_path / "toy.h5") as file:
         assert file.attrs["source"] == "rendered" and len(file.attrs["extractor"]) == 64
+
+
+def test_copies_of_training_images_are_turned_with_their_truth(workplace, trained, tmp_path):
+    turning = _augmentation(rotation=30, rotation_share=1.0, scale=0.2, colour_gain=0.4)
+    _extract(workplace, trained, tmp_path / "one.h5", _params(augmentation=turning))
+    many = _params(augmentation=turning).model_copy(update={"features": FeaturesParams(copies=3)})
+    _extract(workplace, trained, tmp_path / "many.h5", many)
+    for split in ("train", "val", "test"):
+        plain, same = (read_features(tmp_path / f"{name}.h5", split) for name in ("one", "many"))
+        assert plain.sample_id == same.sample_id
+        for name in ARRAYS:
+            one, other = getattr(plain, name), getattr(same, name)
+            assert torch.equal(one.nan_to_num(7), other.nan_to_num(7)), name
+    plain = read_features(tmp_path / "one.h5", "train")
+    rows = FeatureFiles([tmp_path / "many.h5"], "train")
+    assert rows.sample_id == plain.sample_id * 3
+    copies = rows.select(range(6, 18))
+    assert torch.equal(copies.valid_mesh, plain.valid_mesh.repeat(2))
+    # Joints tell the angle; the mesh has turned by the same.
+    before, after = plain.joints.repeat(2, 1, 1), copies.joints
+    assert torch.equal(after[..., 2], before[..., 2])
+    x, y = (torch.view_as_complex(part[:, 5, :2].contiguous()) for part in (before, after))
+    angles = (y / x).angle()
+    assert angles.abs().min() > 0 and len(set(angles.tolist())) == 12
+    coarse = turn_points(plain.coarse.repeat(2, 1, 1), angles)
+    assert torch.allclose(coarse.nan_to_num(7), copies.coarse.nan_to_num(7), atol=1e-6)
+    assert not torch.equal(copies.image_feature[:6], copies.image_feature[6:])
+    assert not torch.equal(copies.image_feature[:6], plain.image_feature)
 
 
 def test_features_do_not_depend_on_the_batch(workplace, trained, tmp_path):
