@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from ruamel.yaml import YAML
 from scipy.spatial.transform import Rotation
 from toy_bodies import write_toy_model
 from toy_layouts import SIZE, WILD, make_shots, mesh, sampled, write_shots
@@ -284,3 +285,20 @@ def test_an_unreadable_image_is_left_out_and_counted_up_to_the_limit(
     with pytest.raises(UserError, match=r"00002_image\.png.*1 of 5 .* prepare\.skip_limit"):
         prepare.run("up3d", tmp_path / "raw", folder, tmp_path / "b.h5", strict)
     assert not (tmp_path / "b.h5").exists()
+
+
+def test_params_yaml_takes_the_new_data_sets_and_refuses_unknown_keys(tmp_path):
+    yaml = YAML(typ="safe")
+    raw = yaml.load((Path(__file__).parents[1] / "params.yaml").read_text())
+    standin = {"train": 4, "frame": 128, "yaw": 60, "pairs": 0.3, "workers": 1}
+    for name, record in WILD.items():
+        raw["datasets"][name] = record.model_dump()
+        raw["standins"][name] = standin | {"layout": name}
+    path = tmp_path / "params.yaml"
+    yaml.dump(raw, path)
+    params = load_params(path)
+    assert {name: params.datasets[name] for name in WILD} == WILD
+    raw["datasets"]["up3d"]["keypoints"] = 6
+    yaml.dump(raw, path)
+    with pytest.raises(UserError, match=r"datasets\.up3d\.up3d\.keypoints"):
+        load_params(path)
