@@ -73,7 +73,7 @@ def test_marked_blocks_run_as_they_are_written(tmp_path):
     identity = ("-c", "user.name=x", "-c", "user.email=x@example.org")
     run(tmp_path, "git", *identity, "commit", "-qm", "copy")
     marked = [block for block in blocks("sh") if block.run]
-    assert len(marked) >= 5
+    assert {block.page for block in marked} >= {"quickstart.md", "real_data.md"}
     commands = dict.fromkeys(command for block in marked for command in block.commands)
     done = subprocess.run(
         ["bash", "-euxo", "pipefail", "-c", "\n".join(commands)],

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from importlib import metadata
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -190,6 +191,20 @@ def test_the_paper_preset_without_a_gpu_is_a_warning(project, monkeypatch):
     change(project, "extractor", "body", "backbone", value="hrnet_w64")
     finding = one(project, "device")
     assert finding.state == "warning" and "hmdiff preset default" in finding.remedy
+
+
+@pytest.mark.parametrize(("bf16", "state"), [(True, "ok"), (False, "warning")])
+def test_a_gpu_is_named_with_its_memory_and_whether_it_has_bf16(project, monkeypatch, bf16, state):
+    from hmdiff import compute
+
+    card = SimpleNamespace(name="H100", total_memory=80 * 10**9)
+    monkeypatch.setattr(compute, "resolve_device", lambda name: torch.device("cuda"))
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: card)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: bf16)
+    finding = one(project, "device")
+    assert finding.state == state
+    assert finding.found.startswith("H100, 80 GB")
+    assert bf16 or finding.remedy == "compute.precision: fp32 in params.yaml"
 
 
 def test_a_wrong_parameter_is_a_problem_that_names_it(project):
