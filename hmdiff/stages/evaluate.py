@@ -13,8 +13,8 @@ from hmdiff.bodies.sampling import MeshSampling
 from hmdiff.compute import resolve_device, use_threads
 from hmdiff.datasets.prepared import PreparedFile
 from hmdiff.evaluation.bootstrap import mean_interval
-from hmdiff.evaluation.items import find_evaluation, read_trained
-from hmdiff.evaluation.protocols import UNITS, Protocol, load_protocol
+from hmdiff.evaluation.items import find_evaluation, protocol_of, read_trained
+from hmdiff.evaluation.protocols import UNITS, Protocol
 from hmdiff.evaluation.recovery import Recovered, recover_and_score, scorable
 from hmdiff.evaluation.selection import read_steps
 from hmdiff.extractor.features import read_features
@@ -51,7 +51,7 @@ def run(
     """
     use_threads(params.compute.threads)
     what = find_evaluation(evaluation, params)
-    protocol = load_protocol(what.dataset)
+    protocol = protocol_of(f"evaluations.{evaluation}", what)
     how = {
         "steps": read_steps(steps, what.method),
         "guidance": what.guidance,
