@@ -10,7 +10,7 @@ export DVC_NO_ANALYTICS := 1
 # uv does not read pip's own variable for local wheels.
 export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 
-.PHONY: tables test lint ui setup lock clean
+.PHONY: tables test lint ui bench measure setup lock clean
 
 tables: $(READY)
 	@$(ACTIVATE) && snakemake --quiet progress --cores $(CORES) all
@@ -24,12 +24,20 @@ lint: $(READY)
 ui: $(READY)
 	@$(ACTIVATE) && mlflow ui --backend-store-uri $${MLFLOW_TRACKING_URI:-sqlite:///mlflow.db}
 
+# What `make tables` costs from here on; from an empty checkout: the whole run.
+measure: $(READY)
+	@$(ACTIVATE) && hmdiff measure --out results/cost.json -- $(MAKE) --no-print-directory tables
+
+bench: $(READY)
+	@$(ACTIVATE) && hmdiff bench
+
 setup: $(READY)
 
 $(READY): requirements.lock pyproject.toml
 	$(PYTHON) -m venv .venv
 	.venv/bin/python -m pip install --quiet "$$(sed -n 's/^\(uv==[0-9.]*\).*/\1/p' requirements.lock)"
-	$(ACTIVATE) && uv pip sync --quiet requirements.lock
+	# Compiled once: an interpreter told to write no bytecode would compile torch in every stage.
+	$(ACTIVATE) && uv pip sync --quiet --compile-bytecode requirements.lock
 	$(ACTIVATE) && uv pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 

@@ -14,9 +14,10 @@ import pytest
 from ruamel.yaml import YAML
 
 from hmdiff.errors import UserError
+from hmdiff.machine import current_commit
 from hmdiff.params import Params, load_params
 from hmdiff.stages import table as stage
-from hmdiff.tables.build import Record, build_table, current_commit
+from hmdiff.tables.build import Record, build_table
 from hmdiff.tables.notices import STAND_IN
 from hmdiff.tables.paper import dataset_title, paper_table
 from hmdiff.tables.render import latex_text, to_csv, to_latex, to_text, write_table

@@ -37,17 +37,7 @@ class Layout:
     render: Callable[[Path, Path, Any, Any, int], dict[str, int]]
     crop: str  # the crop rule in words, kept in the prepared file
     protocol: str  # likewise splits and ground truth
-    required: tuple[str, ...]  # what a placed copy must hold: paths, the last part may be a glob
     annotations: str  # glob of the annotation files, hashed in the manifest
-
-    def check(self, root: Path) -> None:
-        """Raise a UserError that names the first part of the layout missing below ``root``."""
-        for name in self.required:
-            if next(iter(root.glob(name)), None) is None:
-                raise UserError(
-                    f"{root}: has no {name}; complete the layout as its README.md says, or leave "
-                    "only README.md there to render the stand-in"
-                )
 
 
 LAYOUTS = {
@@ -58,14 +48,6 @@ LAYOUTS = {
         crop="square about the native box, side = datasets.crop x its longer side",
         protocol="P2: train S1, 5, 6, 7, 8 less datasets.val_subjects; test S9, 11, one camera; "
         "motion capture joints; no mesh in test",
-        required=(
-            *(
-                f"annotations/Human36M_subject{subject}_{part}.json"
-                for subject in (*human36m.TRAIN_SUBJECTS, *human36m.TEST_SUBJECTS)
-                for part in ("data", "camera", "joint_3d")
-            ),
-            "images/s_*",
-        ),
         annotations="annotations/*.json",
     ),
     "3dpw": Layout(
@@ -78,10 +60,6 @@ LAYOUTS = {
         "longer side",
         protocol="native splits; frames with campose_valid; neutral body whatever the gender; "
         "joints regressed from the mesh",
-        required=(
-            *(f"sequenceFiles/{folder}/*.pkl" for folder in threedpw.FOLDERS),
-            "imageFiles/*",
-        ),
         annotations="sequenceFiles/*/*.pkl",
     ),
     "freihand": Layout(
@@ -91,15 +69,6 @@ LAYOUTS = {
         crop="square in the middle of the frame, side = datasets.crop x the frame's",
         protocol="train: all versions of the training images less the last datasets.held_out "
         "samples, which are val; evaluation set as test; native joints and vertices",
-        required=(
-            *(
-                f"{part}_{name}.json"
-                for part in ("training", "evaluation")
-                for name in ("K", "xyz", "verts", "mano")
-            ),
-            "training/rgb/*.jpg",
-            "evaluation/rgb/*.jpg",
-        ),
         annotations="*.json",
     ),
 }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import ValidationError
 from ruamel.yaml import YAML
@@ -11,7 +11,7 @@ from ruamel.yaml.error import YAMLError
 
 from hmdiff.errors import UserError
 from hmdiff.params.base import Section, Whole
-from hmdiff.params.data import AnyDataset, AnyStandIn, PrepareParams
+from hmdiff.params.data import AcquireParams, AnyDataset, AnyStandIn, PrepareParams
 from hmdiff.params.models import (
     BodyModelParams,
     DenoiserParams,
@@ -40,6 +40,7 @@ class Params(Section):
     compute: Compute
     body_models: dict[Literal["smpl", "mano"], BodyModelParams]
     mesh_sampling: dict[Literal["smpl", "mano"], MeshSamplingParams]
+    acquire: AcquireParams
     standins: dict[str, AnyStandIn]
     prepare: PrepareParams
     extractor: dict[Literal["body", "hand"], ExtractorParams]
@@ -63,14 +64,7 @@ def load_params(path: str | Path = "params.yaml") -> Params:
         UserError: the file is missing or not YAML, a key is unknown or missing, or a value is
             out of range; the line names the file, the key and what is allowed.
     """
-    path = Path(path)
-    try:
-        raw = YAML(typ="safe").load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file; run hmdiff in the project's folder") from None
-    except (YAMLError, UnicodeDecodeError) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"{path}: not valid YAML ({reason}); mend or restore it") from None
+    raw = read_yaml(path)
     try:
         return Params.model_validate(raw)
     except ValidationError as error:
@@ -79,3 +73,15 @@ def load_params(path: str | Path = "params.yaml") -> Params:
         raise UserError(
             f"{path}: {key}: {first['msg']} (found {first['input']!r}); mend the value"
         ) from None
+
+
+def read_yaml(path: str | Path) -> Any:
+    """Read YAML; a missing or broken file is a :class:`UserError` that names it."""
+    path = Path(path)
+    try:
+        return YAML(typ="safe").load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; run hmdiff in the project's folder") from None
+    except (YAMLError, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{path}: not valid YAML ({reason}); mend or restore it") from None

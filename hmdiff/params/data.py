@@ -44,6 +44,10 @@ AnyStandIn = Annotated[
 ]
 
 
+class AcquireParams(Section):
+    source: Literal["auto", "real", "rendered"]
+
+
 class PrepareParams(Section):
     size: Annotated[int, Field(ge=32, le=1024)]
     quality: Annotated[int, Field(ge=1, le=100)]

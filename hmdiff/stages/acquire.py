@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from hmdiff.acquisition.catalogue import find as find_published
 from hmdiff.datasets.placed import is_placed, take
 from hmdiff.datasets.registry import Layout, find
 from hmdiff.errors import UserError
@@ -19,12 +20,18 @@ def run(dataset: str, body: Path, placed: Path, out: Path, params: Params) -> No
     Args:
         dataset: a key of ``datasets`` in params.yaml.
         body: folder of the body or hand model, with which the stand-in is rendered.
-        placed: where a user puts a real copy; with nothing but its README.md, it is rendered.
+        placed: where a user puts a real copy. ``acquire.source`` of params.yaml says whether it is
+            taken: auto takes it where it holds more than its README.md.
+
+    Raises:
+        UserError: the real copy is incomplete, or is asked for and not there; or it should be
+            rendered and there are no parameters for it.
     """
     settings, layout = find(dataset, params)
     facts: dict[str, Any] = {"dataset": dataset}
-    if is_placed(placed):
-        layout.check(placed)
+    source = params.acquire.source
+    if source == "real" or (source == "auto" and is_placed(placed)):
+        _check(placed, settings.layout)
         with atomic_directory(out) as folder:
             take(placed, folder)
             facts |= {"source": "real"}
@@ -34,13 +41,24 @@ def run(dataset: str, body: Path, placed: Path, out: Path, params: Params) -> No
         if standin is None or standin.layout != settings.layout:
             raise UserError(
                 f"params.yaml: standins.{dataset}: none of the layout of datasets.{dataset}; "
-                f"add one, or place the real data in {placed}"
+                f"add one, or place the real data in {placed} and let acquire.source be real"
             )
         with atomic_directory(out) as folder:
             persons = layout.render(folder, body, standin, settings, params.seed)
             facts |= {"source": "rendered", "seed": params.seed, "persons": persons}
             _describe(folder, layout, facts | {"credits": CREDITS})
     print(f"{out}: {facts['source']}, {facts.get('persons', 'persons are counted by prepare')}")
+
+
+def _check(placed: Path, layout: str) -> None:
+    """Raise a UserError that names the first part of the layout that the real copy lacks."""
+    lost = find_published(layout).lacking(placed)
+    if lost:
+        what = f"has no {lost[0]}" if is_placed(placed) else "holds no real copy"
+        raise UserError(
+            f"{placed}: {what}; complete it as its README.md and `hmdiff data status` say, or "
+            "let acquire.source in params.yaml be rendered"
+        )
 
 
 def _describe(folder: Path, layout: Layout, facts: dict[str, Any]) -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from hmdiff.machine import current_commit
 from hmdiff.params import Params
-from hmdiff.tables.build import build_table, current_commit
+from hmdiff.tables.build import build_table
 from hmdiff.tables.render import to_text, write_table
 from hmdiff.tables.runs import table_run
 from hmdiff.tracking import log_run

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -87,27 +86,6 @@ def build_table(number: int, evaluations: Path, speed: Path | None, commit: str 
             if printed is not None or ours:
                 records[row, column] = _record(number, row, column, printed, ours, commit)
     return Table(paper, records, summaries, times, notices(number, summaries, times), commit)
-
-
-def current_commit(folder: Path = Path()) -> str | None:
-    """The short hash of git's HEAD; None outside a repository or without git.
-
-    With ``-dirty`` where code or parameters differ from it. Results and dvc.lock do not count:
-    they always differ while a pipeline runs.
-    """
-    try:
-        head = _git(folder, "rev-parse", "--short", "HEAD")
-        changed = _git(folder, "status", "--porcelain", "--", "hmdiff", "params.yaml", "dvc.yaml")
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return f"{head}-dirty" if changed else head
-
-
-def _git(folder: Path, *command: str) -> str:
-    done = subprocess.run(
-        ["git", *command], cwd=folder, capture_output=True, text=True, check=True, timeout=10
-    )
-    return done.stdout.strip()
 
 
 def _metrics(paper: PaperTable, dataset: str) -> list[str]:

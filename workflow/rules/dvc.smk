@@ -7,20 +7,34 @@ the one record of what is up to date, whichever engine ran.
 
 import os
 import re
+import sys
 import time
 from collections import defaultdict
 from pathlib import Path
 
 import networkx as nx
 from dvc.repo import Repo
+from snakemake.exceptions import WorkflowError
+
+from hmdiff.acquisition.status import missing
 
 os.environ.setdefault("DVC_NO_ANALYTICS", "1")
 repo = Repo(".")
-stages = {stage.addressing: stage for stage in repo.index.stages if stage.cmd}
-stale = repo.status().keys() & stages.keys()
-needs = nx.relabel_nodes(repo.index.graph, lambda stage: stage.addressing)
+status = repo.status()  # first, since it forgets the index
+index = repo.index
+stages = {stage.addressing: stage for stage in index.stages if stage.cmd}
+stale = status.keys() & stages.keys()
+needs = nx.relabel_nodes(index.graph, lambda stage: stage.addressing)
 rerun = stale.union(*(nx.ancestors(needs, name) for name in stale))
 produced = [out.def_path for stage in stages.values() for out in stage.outs]
+
+lacking = missing("params.yaml")
+print(*lacking, sep="\n", end="\n" * bool(lacking), file=sys.stderr)
+
+
+onstart:
+    if lacking:
+        raise WorkflowError("acquire.source is real: complete the data named above first")
 
 
 def outputs_of(*names):

@@ -1,0 +1,48 @@
+"""What the pipeline costs on this machine, measured and written down."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from hmdiff.cli.app import PARAMS, ParamsFile, app, option
+
+# What a run leaves behind; .dvc/cache is hard-linked to the others where the file system can.
+FOLDERS = (".venv", ".dvc", "data", "models", "runs", "mlruns")
+
+
+@app.command()
+def measure(
+    command: Annotated[list[str], typer.Argument(help="A command, after --.")],
+    out: Annotated[Path, option("Records (JSON).")],
+) -> None:
+    """Run a command; print and write its wall time, peak memory and the disk in use after it."""
+    from hmdiff.machine import describe, record
+    from hmdiff.resources import GIGABYTE, disk_bytes, run_measured
+
+    cost = run_measured(command)
+    if cost.code:
+        raise typer.Exit(cost.code)
+    records = [
+        record("wall", cost.seconds / 60, "min"),
+        record("cpu", cost.cpu_seconds / 60, "min"),
+        record("peak memory", cost.peak_bytes / GIGABYTE, "GB"),
+    ]
+    for name in FOLDERS:
+        if Path(name).is_dir():
+            records.append(record(f"disk {name}", disk_bytes([Path(name)]) / GIGABYTE, "GB"))
+    describe(out, records, command=" ".join(command))
+
+
+@app.command()
+def bench(
+    out: Annotated[Path, option("Records (JSON and CSV).")] = Path("results/bench.json"),
+    params: ParamsFile = PARAMS,
+) -> None:
+    """Measure the renderer, preparation and the loader: images a second (needs `make tables`)."""
+    from hmdiff.benchmark import run
+    from hmdiff.params import load_params
+
+    run(out, load_params(params))
