@@ -64,6 +64,8 @@ class Protocol(BaseModel):
                 raise ValueError(f"unknown joint {name!r}, a {self.kind} has {', '.join(known)}")
         if self.primary not in self.metrics:
             raise ValueError("primary must be one of metrics")
+        if (self.kind == "hand") != (self.official is not None):
+            raise ValueError("official must be given for a hand, and for a hand alone")
         return self
 
     def _named(self) -> list[str]:

@@ -6,7 +6,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from hmdiff.errors import UserError
 from hmdiff.evaluation.freihand_files import read_submission, read_truth
 from hmdiff.evaluation.npz_files import find_regressor, read_points
 from hmdiff.evaluation.npz_rows import NpzRows
@@ -51,10 +50,6 @@ def _score_hands(
     protocol: Protocol, gt: Path, pred: Path, resamples: int, seed: int, facts: dict[str, str]
 ) -> dict[str, Any]:
     official = protocol.official
-    if official is None:
-        raise UserError(
-            f"{protocol.name}: official: missing; hands are scored as an evaluator does"
-        )
     truth, predicted = read_truth(gt), read_submission(pred)
     if len(truth) != official.samples:
         print(

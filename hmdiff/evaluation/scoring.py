@@ -167,12 +167,11 @@ def report(
         "interval": {"level": LEVEL, "resamples": resamples, "seed": seed},
     }
     if protocol.official is not None:
-        # The evaluator's lengths are centimetres.
-        record["official"] = {
-            key: record["means"][name]["mean"]
-            / (10 if record["means"][name]["unit"] == "mm" else 1)
-            for key, name in protocol.official.keys.items()
-        }
+        record["official"] = {}
+        for key, name in protocol.official.keys.items():
+            figure = record["means"][name]
+            # The evaluator's lengths are centimetres.
+            record["official"][key] = figure["mean"] / (10 if figure["unit"] == "mm" else 1)
     return record
 
 
