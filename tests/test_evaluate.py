@@ -88,7 +88,7 @@ def _write_data(folder: Path, body: BodyModel, sampling: MeshSampling) -> None:
     ]
     attrs = {"dataset": "freihand", "source": "rendered"}
     records = [Record(sample, image, np.eye(3), joints[i]) for i, sample in enumerate(samples)]
-    write_prepared(folder / "prepared.h5", records, HAND, attrs, count)
+    write_prepared(folder / "prepared.h5", records, HAND, attrs)
     valid = np.ones(count, bool)
     valid[0] = False
     order = random.permutation(count)  # features need not be in the order of the prepared file
@@ -103,6 +103,7 @@ def _write_data(folder: Path, body: BodyModel, sampling: MeshSampling) -> None:
         "valid_mesh": valid,
         "valid_joints": np.ones((count, 21), bool),
         "split": np.array([{"test": 2, "val": 1}[split] for split in splits], np.uint8),
+        "copy": np.zeros(count, np.uint16),
         "sample_id": np.array([sample.sample_id for sample in samples]),
     }
     block = {

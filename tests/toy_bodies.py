@@ -91,5 +91,5 @@ def write_toy_model(folder: Path, kind: Kind) -> Path:
     if kind.model == "mano":
         numbers = kind.parameters - 3
         arrays |= {"hands_mean": rng.normal(0, 0.1, numbers), "hands_components": np.eye(numbers)}
-    write_folder(folder, kind, arrays, scored, {"source": "stand-in"})
+    write_folder(folder, kind, {"neutral": arrays}, scored, {"source": "stand-in"})
     return folder

@@ -24,7 +24,7 @@ def find_method(name: str, params: Params) -> MethodParams:
         UserError: there is none, or it disagrees with its experiment or its data set.
     """
     method = _entry(params.methods, "methods", name)
-    experiment = _entry(params.experiments, "experiments", method.experiment)
+    experiment = _entry(params.trained, "experiments", method.experiment)
     _agree(f"methods.{name}.kind", method.kind, "its experiment has", experiment.kind)
     _check_dataset(f"methods.{name}", method, params)
     return method

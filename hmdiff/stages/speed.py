@@ -20,8 +20,7 @@ from hmdiff.datasets.prepared import PreparedFile
 from hmdiff.evaluation.selection import read_steps
 from hmdiff.extractor.extraction import extract
 from hmdiff.extractor.features import Features
-from hmdiff.extractor.model import Extractor, load_extractor
-from hmdiff.extractor.training import unit_range
+from hmdiff.extractor.model import Extractor, load_extractor, unit_range
 from hmdiff.fastmetro import FastMETRO
 from hmdiff.files import write_json
 from hmdiff.inference import Predictor
@@ -128,8 +127,8 @@ def _hmdiff(
     steps: int,
 ) -> Tensor:
     arrays = extract(
-        network, image, [name], draws=params.prior.draws, seed=params.seed,
-        precision=params.compute.precision,
+        network, unit_range(image, network.mean.device), [name], draws=params.prior.draws,
+        seed=params.seed, precision=params.compute.precision,
     )  # fmt: skip
     seen = {key: torch.from_numpy(value) for key, value in arrays.items()}
     unknown = torch.full_like(seen["centre"], torch.nan)  # there is no truth to look at
