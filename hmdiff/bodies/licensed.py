@@ -11,6 +11,7 @@ import scipy.sparse as sp
 
 from hmdiff.bodies.model_files import file_name, read_arrays, read_regressor
 from hmdiff.bodies.regressors import evaluation_regressor
+from hmdiff.bodies.row_orders import metro_order
 from hmdiff.errors import UserError
 from hmdiff.kinds import GENDERS, Kind
 
@@ -25,7 +26,6 @@ _NAMES = {
     "mano": {"neutral": "mano_right"},
 }
 _H36M = "J_regressor_h36m.npy"
-_SWAPPED = [0, 4, 5, 6, 1, 2, 3, *range(7, 17)]  # GraphCMR's row order against METRO's
 
 
 def find_licensed(folder: Path, kind: Kind) -> dict[str, Path]:
@@ -75,7 +75,7 @@ def read_licensed(
             f"{beside}: no such file; a licensed SMPL needs the Human3.6M joint regressor, "
             "see data/licensed/smpl/README.md"
         )
-    return models, _metro_order(beside, read_regressor(beside, kind), template)
+    return models, metro_order(beside, read_regressor(beside, kind), template[None])
 
 
 def _clean(path: Path, kind: Kind) -> dict[str, Any]:
@@ -84,18 +84,3 @@ def _clean(path: Path, kind: Kind) -> dict[str, Any]:
     own = own.toarray() if sp.issparse(own) else own
     arrays["J_regressor"] = sp.csc_matrix(own)
     return arrays | {"J": own @ arrays["v_template"], "bs_style": "lbs", "bs_type": "lrotmin"}
-
-
-def _metro_order(path: Path, regressor: np.ndarray, template: np.ndarray) -> np.ndarray:
-    """Rows in METRO's order, told from GraphCMR's by which legs are on the left (x > 0)."""
-    x, y, _ = (regressor @ template).T
-    upright = y[1] > y[2] > y[3] and y[4] > y[5] > y[6] and y[10] > y[8] > y[0]
-    arms = (x[11:14] > 0).all() and (x[14:17] < 0).all()
-    if upright and arms and (x[1:4] < 0).all() and (x[4:7] > 0).all():
-        return regressor
-    if upright and arms and (x[1:4] > 0).all() and (x[4:7] < 0).all():
-        return regressor[_SWAPPED]
-    raise UserError(
-        f"{path}: its rows are in neither METRO's nor GraphCMR's order; "
-        "use the file that either of them publishes"
-    )

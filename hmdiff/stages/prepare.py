@@ -52,6 +52,7 @@ def run(dataset: str, raw: Path, body: Path, out: Path, params: Params) -> None:
         "source": source,
         "crop": layout.crop,
         "protocol": layout.protocol(raw, settings),
+        "ground_truth": getattr(settings, "ground_truth", "native"),
     }
     tally = Tally()
     rows = records(
