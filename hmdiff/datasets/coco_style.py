@@ -6,9 +6,9 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from hmdiff.datasets.fitted import Shot, as_fit, damaged, read_box, read_camera, read_fit
+from hmdiff.datasets.fitted import Shot, as_fit, damaged, read_box, read_camera, read_fit, read_fits
 from hmdiff.datasets.sample import Sample
-from hmdiff.datasets.streaming import Index, entries, members
+from hmdiff.datasets.streaming import Index, entries
 from hmdiff.datasets.tally import Tally
 from hmdiff.files import write_text
 
@@ -30,7 +30,7 @@ def read_people(
         UserError: a file is missing or damaged; the line names it, the annotation and the key.
     """
     path, entry = people, "an image"
-    with Index() as names, Index(members(fits)) as fitted:
+    with Index() as names, Index(read_fits(fits)) as fitted:
         try:
             for image in entries(people, "images"):
                 names.put(image["id"], image["file_name"])

@@ -7,7 +7,7 @@ and MPII.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from hmdiff.datasets.camera import intrinsics
+from hmdiff.datasets.streaming import members
 from hmdiff.errors import UserError
 
 
@@ -65,6 +66,18 @@ def read_fit(smpl: Mapping[str, Any]) -> dict[str, np.ndarray]:
         "betas": np.array(smpl["shape"], float).reshape(10),
         "translation": np.array(smpl["trans"], float).reshape(3),
     }
+
+
+def read_fits(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Annotation id and fit of every member of the JSON object ``path``.
+
+    Raises:
+        UserError: the file is missing or damaged, or holds something else.
+    """
+    for number, fit in members(path):
+        if not isinstance(fit, dict):
+            raise UserError(f"{path}: {number} is no fit; put back the annotations")
+        yield number, fit
 
 
 def read_camera(focal: Any, centre: Any) -> np.ndarray:

@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from hmdiff.datasets.fitted import Shot, as_fit, damaged, read_box, read_camera, read_fit
+from hmdiff.datasets.fitted import Shot, as_fit, damaged, read_box, read_camera, read_fit, read_fits
 from hmdiff.datasets.sample import Sample
-from hmdiff.datasets.streaming import Index, entries, members
+from hmdiff.datasets.streaming import Index, entries
 from hmdiff.datasets.tally import Tally
 from hmdiff.files import write_text
 from hmdiff.kinds import BODY
@@ -77,7 +77,7 @@ def read(root: Path, params: MuCoDataset, tally: Tally) -> Iterator[Sample]:
     """
     people, fits = root / ANNOTATIONS / PEOPLE, root / ANNOTATIONS / FITS
     path, entry = people, "an annotation"
-    with Index() as nearest, Index(members(fits)) as fitted:
+    with Index() as nearest, Index(read_fits(fits)) as fitted:
         try:
             for note in entries(people, "annotations"):
                 entry = f"annotation {note['id']}"

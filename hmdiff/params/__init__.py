@@ -79,9 +79,9 @@ def load_params(path: str | Path = "params.yaml") -> Params:
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"]) or "the file"
-        raise UserError(
-            f"{path}: {key}: {first['msg']} (found {first['input']!r}); mend the value"
-        ) from None
+        # Of a key that is missing, pydantic's input is the whole section.
+        found = "" if first["type"] == "missing" else f" (found {first['input']!r})"
+        raise UserError(f"{path}: {key}: {first['msg']}{found}; mend the value") from None
     check_training(params, path)
     return params
 
