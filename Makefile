@@ -10,7 +10,7 @@ export DVC_NO_ANALYTICS := 1
 # uv does not read pip's own variable for local wheels.
 export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 
-.PHONY: tables test lint ui bench measure setup lock clean
+.PHONY: tables test lint docs ui bench measure setup lock clean
 
 tables: $(READY)
 	@$(ACTIVATE) && snakemake --quiet progress --cores $(CORES) all
@@ -20,6 +20,10 @@ test: $(READY)
 
 lint: $(READY)
 	@$(ACTIVATE) && ruff check . && ruff format --check .
+
+# The site in site/, with warnings as errors and without a network.
+docs: $(READY)
+	@$(ACTIVATE) && NO_MKDOCS_2_WARNING=1 mkdocs build --quiet --strict
 
 ui: $(READY)
 	@$(ACTIVATE) && mlflow ui --backend-store-uri $${MLFLOW_TRACKING_URI:-sqlite:///mlflow.db}
@@ -43,8 +47,8 @@ $(READY): requirements.lock pyproject.toml
 
 # Resolve the ranges of pyproject.toml anew.
 lock:
-	$(ACTIVATE) && uv pip compile --quiet --universal --python-version 3.11 --extra dev \
+	$(ACTIVATE) && uv pip compile --quiet --universal --python-version 3.11 --extra dev --extra docs \
 		--no-emit-index-url --generate-hashes pyproject.toml -o requirements.lock
 
 clean:
-	rm -rf .venv .snakemake logs
+	rm -rf .venv .snakemake logs site

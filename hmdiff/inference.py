@@ -177,7 +177,7 @@ class Predictor:
         coarse = chains.mean(1)
         return Prediction(
             coarse=coarse,
-            full=self._full(coarse, batch),
+            full=self.full(coarse, batch),
             active_steps=active_steps,
             ratio=ratio,
             chains=chains if keep_chains else None,
@@ -235,8 +235,8 @@ class Predictor:
         count = len(chains)
         return chains.cpu(), torch.zeros(count), torch.full((count,), torch.nan)
 
-    def _full(self, coarse: Tensor, batch: int) -> Tensor:
-        """h_m, (n, V, 3): the upsampled centre minus its own root joint."""
+    def full(self, coarse: Tensor, batch: int = 8) -> Tensor:
+        """h_m, (n, V, 3): upsampled coarse meshes (n, Vc, 3) minus their own root joint."""
         parts = []
         with torch.no_grad():
             for rows in coarse.split(batch):

@@ -58,5 +58,8 @@ HAND = Kind(
     parameters=48,
 )  # fmt: skip
 
+# Bodies of SMPL; all have one topology and share the regressor of the scored joints.
+GENDERS = ("neutral", "male", "female")
+
 KINDS = {kind.name: kind for kind in (BODY, HAND)}
 MODELS = {kind.model: kind for kind in (BODY, HAND)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,9 @@ from hmdiff.files import write_text
 from hmdiff.params import load_params
 
 FOLDER = "presets"
+# Sections of named entries, which a preset may add to.
+ADDABLE = ("datasets", "standins", "experiments", "finetunes", "methods", "evaluations")
+MISSING = object()
 
 
 def available(folder: Path) -> list[str]:
@@ -24,28 +28,43 @@ def apply_preset(name: str, params: str | Path = "params.yaml") -> int:
     """Overlay ``presets/default.yaml`` and then ``presets/NAME.yaml`` on ``params``.
 
     default.yaml holds the committed value of every key that some preset changes, so that each
-    preset starts from the same ground. Comments and order of the file are kept.
+    preset starts from the same ground. What stands under ``add`` in a preset are new entries of
+    the sections ``ADDABLE``; they go again with the preset. Comments and order of the file are
+    kept.
 
     Returns:
         How many values changed.
 
     Raises:
-        UserError: no such preset, or an overlay names a key that params.yaml lacks or gives it
-            a value out of range. ``params`` is then left as it was.
+        UserError: no such preset, an overlay names a key that params.yaml lacks or gives it a
+            value out of range, or it adds an entry that is there already. ``params`` is then left
+            as it was.
     """
     params = Path(params)
     folder = params.parent / FOLDER
     if name not in available(folder):
         raise UserError(f"preset {name!r}: unknown; one of {', '.join(available(folder))}")
-    load_params(params)
-    yaml = YAML()
-    yaml.preserve_quotes = True
-    yaml.width = 200
+    applied = load_params(params).preset
+    yaml = _round_trip()
     before = params.read_text(encoding="utf-8")
     tree = yaml.load(before)
+    if applied in available(folder):
+        for section, entry, _ in _additions(yaml, folder / f"{applied}.yaml"):
+            tree[section].pop(entry, None)
     for overlay in dict.fromkeys(("default", name)):
         path = folder / f"{overlay}.yaml"
-        _overlay(tree, yaml.load(path.read_text(encoding="utf-8")), path, ())
+        values = yaml.load(path.read_text(encoding="utf-8"))
+        values.pop("add", None)
+        _overlay(tree, values, path, ())
+    path = folder / f"{name}.yaml"
+    for section, entry, value in reversed(list(_additions(yaml, path))):
+        if entry in tree[section]:
+            raise UserError(
+                f"{path}: add.{section}.{entry}: params.yaml has an entry of this name; "
+                "rename one of them"
+            )
+        # In front: what follows the last entry, such as a comment, belongs to the next section.
+        tree[section].insert(0, entry, value)
     stream = io.StringIO()
     yaml.dump(tree, stream)
     changed = _count(yaml.load(before), tree)
@@ -56,6 +75,26 @@ def apply_preset(name: str, params: str | Path = "params.yaml") -> int:
         write_text(params, before)
         raise
     return changed
+
+
+def _round_trip() -> YAML:
+    """YAML that writes what it read: comments, quotes, long lines, and null for nothing."""
+    yaml = YAML()
+    yaml.preserve_quotes = True
+    yaml.width = 10_000
+    yaml.representer.add_representer(
+        type(None), lambda self, _: self.represent_scalar("tag:yaml.org,2002:null", "null")
+    )
+    return yaml
+
+
+def _additions(yaml: YAML, path: Path) -> Iterator[tuple[str, str, Any]]:
+    """(section, name, value) of each entry that a preset adds, in its order."""
+    for section, entries in yaml.load(path.read_text(encoding="utf-8")).get("add", {}).items():
+        if section not in ADDABLE:
+            raise UserError(f"{path}: add.{section}: not one of {', '.join(ADDABLE)}; mend it")
+        for entry, value in entries.items():
+            yield section, entry, value
 
 
 def _overlay(tree: Any, values: Any, path: Path, keys: tuple[str, ...]) -> None:
@@ -70,6 +109,7 @@ def _overlay(tree: Any, values: Any, path: Path, keys: tuple[str, ...]) -> None:
 
 
 def _count(old: Any, new: Any) -> int:
-    if isinstance(old, dict):
-        return sum(_count(old[key], new[key]) for key in old)
+    if isinstance(old, dict) and isinstance(new, dict):
+        keys = dict.fromkeys((*old, *new))
+        return sum(_count(old.get(key, MISSING), new.get(key, MISSING)) for key in keys)
     return int(old != new)

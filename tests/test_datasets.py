@@ -161,7 +161,7 @@ def test_a_damaged_3dpw_sequence_is_one_line_that_names_the_field(tmp_path, body
     change(content)
     path.write_bytes(pickle.dumps(content, protocol=2))
     with pytest.raises(UserError) as caught:
-        threedpw.read(tmp_path, body)
+        list(threedpw.read(tmp_path, body))
     assert str(path) in str(caught.value) and named in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -198,7 +198,7 @@ def _write_human36m(root: Path, body: BodyModel) -> dict[tuple[int, int], np.nda
 
 def _read_human36m(root: Path, body: BodyModel, **changes) -> list[Sample]:
     settings = PARAMS.datasets["human36m"].model_copy(update=changes)
-    return human36m.read(root, body, settings)
+    return list(human36m.read(root, body, settings))
 
 
 def test_human36m_comes_back_in_the_camera_frame_of_each_image(tmp_path, body):
@@ -295,7 +295,7 @@ def _write_freihand(root: Path, versions: int = 4) -> dict[str, freihand.Hands]:
     hands = {"training": _hands(5, 3), "evaluation": _hands(2, 4)}
     for part, value in hands.items():
         freihand.write_lists(root, part, value)
-        (root / part / "rgb").mkdir(parents=True)
+        (root / part / "rgb").mkdir(parents=True, exist_ok=True)
         for number in range(5 * versions if part == "training" else 2):
             Image.new("RGB", (224, 224), (number * 9, 40, 90)).save(
                 freihand.image_path(root, part, number)
@@ -341,10 +341,11 @@ def test_a_lost_freihand_image_or_list_is_one_line(tmp_path):
     _write_freihand(tmp_path)
     freihand.image_path(tmp_path, "training", 7).unlink()
     with pytest.raises(UserError, match="19 images for 5 samples"):
-        freihand.read(tmp_path, held_out=1)
+        list(freihand.read(tmp_path, held_out=1))
+    _write_freihand(tmp_path)
     (tmp_path / "training_xyz.json").write_text("[[1, 2], [3]]")
     with pytest.raises(UserError, match=r"training_xyz\.json"):
-        freihand.read(tmp_path, held_out=1)
+        list(freihand.read(tmp_path, held_out=1))
 
 
 # Crops -----------------------------------------------------------------------------------------

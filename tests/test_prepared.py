@@ -24,6 +24,7 @@ from hmdiff.datasets.preparation import fits, records
 from hmdiff.datasets.prepared import PreparedFile, PreparedImages
 from hmdiff.datasets.registry import LAYOUTS
 from hmdiff.datasets.sample import Sample
+from hmdiff.datasets.tally import Tally
 from hmdiff.datasets.writer import Record, write_prepared
 from hmdiff.errors import UserError
 from hmdiff.kinds import BODY, HAND
@@ -70,10 +71,9 @@ def _samples(folder: Path, count: int, mesh: bool = True) -> list[Sample]:
 
 
 def _write(path: Path, samples: list[Sample], body: BodyModel, **changes) -> PreparedFile:
-    squares = [Square(20.0, 10.0, 150.0)] * len(samples)
     settings = PARAMS.prepare.model_copy(update=changes)
-    rows = records(samples, squares, body, settings)
-    write_prepared(path, rows, body.kind, ATTRS, len(samples))
+    rows = records(samples, lambda _: Square(20.0, 10.0, 150.0), body, settings, Tally())
+    write_prepared(path, rows, body.kind, ATTRS)
     return PreparedFile(path)
 
 
@@ -216,7 +216,7 @@ def test_what_does_not_read_back_is_reported_under_its_own_name(tmp_path):
     sample = _samples(tmp_path, 1)[0]
     row = Record(sample, b"no image", np.eye(3), np.zeros((17, 3)))
     with pytest.raises(UserError, match=r"/a\.h5: does not read back") as caught:
-        write_prepared(tmp_path / "a.h5", [row], BODY, ATTRS, 1)
+        write_prepared(tmp_path / "a.h5", [row], BODY, ATTRS)
     assert ".partial" not in str(caught.value)
 
 
@@ -240,9 +240,9 @@ def test_rows_that_are_not_finite_or_double_are_refused(tmp_path, body):
         ([posed], "pose not finite"),
     ):
         with pytest.raises(UserError, match=rf"a\.h5: sample toy/0: {reason}; put back"):
-            write_prepared(tmp_path / "a.h5", rows, BODY, ATTRS, len(rows))
+            write_prepared(tmp_path / "a.h5", rows, BODY, ATTRS)
     with pytest.raises(UserError, match="no sample"):
-        write_prepared(tmp_path / "a.h5", [], BODY, ATTRS, 1)
+        write_prepared(tmp_path / "a.h5", [], BODY, ATTRS)
     assert not (tmp_path / "a.h5").exists()
 
 

@@ -9,6 +9,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from hmdiff.errors import UserError
+from hmdiff.evaluation.items import find_evaluation, find_method
 from hmdiff.params import load_params
 from hmdiff.presets import apply_preset, available
 
@@ -31,7 +32,9 @@ def keys(tree: dict, prefix: tuple[str, ...] = ()) -> set[tuple[str, ...]]:
 
 
 def overlay(name: str) -> dict:
-    return YAML(typ="safe").load((ROOT / "presets" / f"{name}.yaml").read_text())
+    values = YAML(typ="safe").load((ROOT / "presets" / f"{name}.yaml").read_text())
+    values.pop("add", None)
+    return values
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -41,11 +44,41 @@ def test_every_preset_gives_valid_parameters(params, name):
 
 
 @pytest.mark.parametrize("name", PRESETS)
-def test_the_default_preset_leads_back_to_the_committed_values(params, name):
-    committed = load_params(params)
+def test_the_default_preset_leads_back_to_the_committed_bytes(params, name):
+    committed = params.read_bytes()
     apply_preset(name, params)
+    assert (params.read_bytes() == committed) == (name == "default")
     apply_preset("default", params)
-    assert load_params(params) == committed
+    assert params.read_bytes() == committed
+
+
+def test_from_one_preset_to_another_is_as_from_the_default(params):
+    apply_preset("smoke", params)
+    direct = params.read_bytes()
+    apply_preset("paper", params)
+    apply_preset("smoke", params)
+    assert params.read_bytes() == direct
+
+
+def test_a_preset_is_the_same_twice(params):
+    apply_preset("paper", params)
+    once = params.read_bytes()
+    assert apply_preset("paper", params) == 0
+    assert params.read_bytes() == once
+
+
+def test_the_papers_rows_of_3dpw_are_of_models_fine_tuned_on_it(params):
+    apply_preset("paper", params)
+    found = load_params(params)
+    for name in found.methods:
+        find_method(name, found)
+    for name, item in found.evaluations.items():
+        find_evaluation(name, found)
+        datasets = set(found.trained[item.experiment].datasets)
+        assert (datasets == {"3dpw"}) == (item.dataset == "3dpw"), name
+        assert item.dataset in datasets
+    with pytest.raises(UserError, match="take one of"):
+        find_method("nobody", found)
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -77,6 +110,23 @@ def test_a_preset_with_a_wrong_key_or_value_leaves_the_parameters_alone(params):
         with pytest.raises(UserError, match=reason):
             apply_preset("wrong", params)
         assert params.read_text() == before
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("add: {experiments: {image: {kind: body}}}", "add.experiments.image: .*of this name"),
+        ("add: {reverse: {speed: 3}}", "add.reverse: not one of datasets, standins"),
+        ("add: {methods: {new: {kind: body}}}", "methods.new.experiment: Field required"),
+    ],
+)
+def test_a_wrong_addition_leaves_the_parameters_alone(params, text, reason):
+    before = params.read_text()
+    (params.parent / "presets/wrong.yaml").write_text(f"preset: wrong\n{text}\n")
+    with pytest.raises(UserError, match=reason) as line:
+        apply_preset("wrong", params)
+    assert "\n" not in str(line.value)
+    assert params.read_text() == before
 
 
 @pytest.mark.parametrize(

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -25,10 +27,11 @@ from toys import (
 from hmdiff.diffusion.upsample import Upsampler
 from hmdiff.errors import UserError
 from hmdiff.params import load_params
+from hmdiff.params.models import FinetuneParams
 from hmdiff.stages import train as stage
 from hmdiff.training.folder import load_model, save_model
 from hmdiff.training.linear import fit_ridge
-from hmdiff.training.loop import learning_rate, sample_batches, train, update_average
+from hmdiff.training.loop import learning_rate, train, update_average
 from hmdiff.training.losses import SurfaceLosses, diffusion_loss, joint_loss, vertex_loss
 from hmdiff.training.upsampling import downsample, train_upsampler
 
@@ -157,14 +160,6 @@ def test_a_loss_that_is_not_finite_stops_with_step_and_sample():
     assert "\n" not in str(line.value)
 
 
-def test_every_experiment_sees_the_same_number_of_samples_in_whole_epochs():
-    batches = list(sample_batches(10, 43, 8, rng()))
-    assert [len(batch) for batch in batches] == [8, 8, 8, 8, 8, 3]
-    seen = torch.cat(batches)
-    for start in range(0, 40, 10):
-        assert sorted(seen[start : start + 10].tolist()) == list(range(10))
-
-
 def test_the_learning_rate_warms_up_and_falls_to_nothing():
     rates = [learning_rate(step, 100, 10, 0.5) for step in range(101)]
     assert rates[0] == pytest.approx(0.05)
@@ -186,11 +181,19 @@ def test_the_average_follows_slowly_once_it_is_old():
 # Linear control
 
 
+def halves(pose, meshes, count):
+    """Training and validation pairs, each of them in blocks of seven rows."""
+    blocks = [list(zip(*(t.split(7) for t in pair), strict=True)) for pair in (
+        (pose[:count], meshes[:count]), (pose[count:], meshes[count:])
+    )]  # fmt: skip
+    return blocks
+
+
 def test_the_linear_control_recovers_a_planted_map():
     weight, bias = torch.randn(12, 36, generator=rng()), torch.randn(36, generator=rng(1))
     pose = torch.randn(200, 4, 3, generator=rng(2))
     meshes = (pose.flatten(1) @ weight + bias).view(200, 12, 3)
-    found, records = fit_ridge(pose[:150], meshes[:150], pose[150:], meshes[150:], [1e-8, 1e-2])
+    found, records = fit_ridge(*halves(pose, meshes, 150), [1e-8, 1e-2])
     assert torch.allclose(found.weight, weight, atol=1e-4)
     assert torch.allclose(found.bias, bias, atol=1e-4)
     assert torch.allclose(found(pose), meshes, atol=1e-3)
@@ -201,10 +204,10 @@ def test_the_penalty_is_the_one_with_the_least_validation_error():
     pose = torch.randn(30, 4, 3, generator=rng(2))
     meshes = torch.randn(30, 12, 3, generator=rng(3))  # nothing to learn: heavier is better
     penalties = [1e-6, 1e-2, 1e2, 1e6]
-    found, records = fit_ridge(pose[:15], meshes[:15], pose[15:], meshes[15:], penalties)
+    found, records = fit_ridge(*halves(pose, meshes, 15), penalties)
     errors = {record["penalty"]: record["val_mpve"] for record in records}
     best = min(errors, key=errors.get)
-    alone, _ = fit_ridge(pose[:15], meshes[:15], pose[15:], meshes[15:], [best])
+    alone, _ = fit_ridge(*halves(pose, meshes, 15), [best])
     assert best > 1
     assert torch.equal(found.weight, alone.weight)
 
@@ -312,37 +315,96 @@ def test_full_meshes_are_evenly_spaced_and_taken_once(tmp_path, monkeypatch, cou
             picked[self.name] = list(indices)
             return super().meshes(indices, body)
 
-    for name in rows:
-        (tmp_path / f"{name}.h5").touch()
     monkeypatch.setattr(stage, "PreparedFile", Recorded)
-    meshes = stage._full_meshes(tmp_path, make_body(), count)
+    meshes = stage._full_meshes([Path(f"{name}.h5") for name in rows], make_body(), count)
     assert picked == rows
     assert meshes.shape == (min(count, 20), 42, 3)
 
 
-@pytest.mark.parametrize("model", ["diffusion", "direct", "linear"])
-def test_the_stage_writes_the_same_bytes_twice(tmp_path, monkeypatch, model):
+class ToyFiles:
+    """Features files of the toy data set, in memory."""
+
+    def __init__(self, paths, split):
+        self.rows = make_features(seed=["train", "val"].index(split))
+        self.counts, self.bytes = [len(self.rows)], 0
+        self.select, self.sample_id = self.rows.select, self.rows.sample_id
+
+    def __len__(self):
+        return len(self.rows)
+
+    def read(self, name, rows=slice(None)):
+        return getattr(self.rows, name)[rows]
+
+
+@pytest.fixture
+def toy_stage(tmp_path, monkeypatch):
+    """Runs the stage on toys: name, parameters' changes and base to the folder written."""
     monkeypatch.setattr(stage.BodyModel, "load", lambda path: make_body())
     monkeypatch.setattr(stage.MeshSampling, "load", lambda path: make_sampling())
     monkeypatch.setattr(stage, "PreparedFile", FakePrepared)
-    monkeypatch.setattr(
-        stage, "read_features", lambda path, split: make_features(seed=int(split == "val"))
-    )
-    params = load_params().model_copy(
-        update={
-            "experiments": {"toy": experiment_params(model=model)},
-            "diffusion": diffusion_params(steps=50),
-            "denoiser": denoiser_params(),
-            "training": training_params(samples=40),
-        }
-    )
-    (tmp_path / "prepared").mkdir()
-    (tmp_path / "prepared" / "toy.h5").touch()
+    monkeypatch.setattr(stage, "FeatureFiles", ToyFiles)
+
+    def run(name: str, out: str, base: Path | None = None, **changes) -> Path:
+        params = load_params().model_copy(
+            update={
+                "experiments": {"toy": experiment_params()},
+                "diffusion": diffusion_params(steps=50),
+                "denoiser": denoiser_params(),
+                "training": training_params(samples=40),
+                **changes,
+            }
+        )
+        stage.run(name, tmp_path, tmp_path, tmp_path, tmp_path, tmp_path / out, params, base)
+        return tmp_path / out
+
+    return run
+
+
+@pytest.mark.parametrize("model", ["diffusion", "direct", "linear"])
+def test_the_stage_writes_the_same_bytes_twice(toy_stage, model):
     contents = []
     for name in ("first", "second"):
-        folder, any_path = tmp_path / name, tmp_path / "any"
-        stage.run("toy", any_path, any_path, any_path, tmp_path / "prepared", folder, params)
+        folder = toy_stage("toy", name, experiments={"toy": experiment_params(model=model)})
         contents.append({path.name: path.read_bytes() for path in folder.iterdir()})
     assert contents[0] == contents[1]
     assert set(contents[0]) == {"weights.safetensors", "model.json", "curve.csv"}
     assert load_model(folder).recipe.joints == 4
+
+
+def fine(**changes) -> dict:
+    values = {"kind": "body", "base": "toy", "datasets": ["toy"], "samples": 8}
+    values |= {"learning_rate": 1e-9, "warmup": 0}
+    return {"finetunes": {"fine": FinetuneParams(**(values | changes))}}
+
+
+def test_fine_tuning_starts_from_the_base_and_keeps_its_architecture(toy_stage):
+    base = toy_stage("toy", "base")
+    # Another architecture stands in params.yaml by now; a rate of nothing shows the start.
+    other = {"denoiser": denoiser_params(feedforward=1), "diffusion": diffusion_params(steps=7)}
+    started, wanted = (
+        load_model(toy_stage("fine", "fine", base, **fine(), **other)),
+        load_model(base),
+    )
+    for name, value in wanted.network.state_dict().items():
+        assert torch.allclose(started.network.state_dict()[name], value, atol=1e-6), name
+    assert started.recipe.denoiser == wanted.recipe.denoiser
+    assert started.recipe.diffusion == wanted.recipe.diffusion
+    record = json.loads((base.parent / "fine" / "model.json").read_text())
+    assert record["name"] == "fine" and record["base"] == "toy"
+    assert record["training"]["samples"] == 8 and record["training"]["learning_rate"] == 1e-9
+    moved = load_model(toy_stage("fine", "moved", base, **fine(learning_rate=1e-2, samples=80)))
+    distance = [
+        float((value - moved.network.state_dict()[name]).abs().max())
+        for name, value in wanted.network.named_parameters()
+    ]
+    assert max(distance) > 1e-3
+
+
+def test_fine_tuning_of_something_else_is_one_clear_line(toy_stage):
+    base = toy_stage("toy", "base", experiments={"toy": experiment_params(model="linear")})
+    with pytest.raises(UserError, match=r"base: is a linear model .*cannot start from") as line:
+        toy_stage("fine", "fine", base, **fine())
+    assert "\n" not in str(line.value)
+    with pytest.raises(UserError, match="finetunes: has no 'toy'; take one of none"):
+        toy_stage("toy", "fine", base)
+    assert not (base.parent / "fine").exists()

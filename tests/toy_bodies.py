@@ -6,9 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import scipy.sparse as sp
+from scipy.spatial.transform import Rotation
 
 from hmdiff.bodies.model_files import write_folder
-from hmdiff.kinds import Kind
+from hmdiff.kinds import BODY, Kind
 
 # SMPL's tree, and MANO's: a wrist and five fingers of three joints.
 PARENTS = {
@@ -91,5 +92,43 @@ def write_toy_model(folder: Path, kind: Kind) -> Path:
     if kind.model == "mano":
         numbers = kind.parameters - 3
         arrays |= {"hands_mean": rng.normal(0, 0.1, numbers), "hands_components": np.eye(numbers)}
-    write_folder(folder, kind, arrays, scored, {"source": "stand-in"})
+    write_folder(folder, kind, {"neutral": arrays}, scored, {"source": "stand-in"})
     return folder
+
+
+# A stick figure in METRO's order: x to the person's left, y up, z ahead; metres, from the parent.
+_STICKS = {
+    "Pelvis": (None, (0, 0.04, 0)), "R_Hip": ("Pelvis", (-0.11, -0.08, 0)),
+    "R_Knee": ("R_Hip", (0, -0.4, 0)), "R_Ankle": ("R_Knee", (0, -0.4, 0)),
+    "L_Hip": ("Pelvis", (0.11, -0.08, 0)), "L_Knee": ("L_Hip", (0, -0.4, 0)),
+    "L_Ankle": ("L_Knee", (0, -0.4, 0)), "Torso": ("Pelvis", (0, 0.25, 0)),
+    "Neck": ("Torso", (0, 0.25, 0)), "Nose": ("Neck", (0, 0.1, 0.1)),
+    "Head": ("Neck", (0, 0.2, 0)), "L_Shoulder": ("Neck", (0.17, -0.04, 0)),
+    "L_Elbow": ("L_Shoulder", (0.26, 0, 0)), "L_Wrist": ("L_Elbow", (0.25, 0, 0)),
+    "R_Shoulder": ("Neck", (-0.17, -0.04, 0)), "R_Elbow": ("R_Shoulder", (-0.26, 0, 0)),
+    "R_Wrist": ("R_Elbow", (-0.25, 0, 0)),
+}  # fmt: skip
+_BENT = {"Knee", "Ankle", "Elbow", "Wrist"}
+
+
+def stick_bodies(count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Meshes (count, 6890, 3), clouds about the joints of posed stick figures, and their regressor.
+
+    The joints, regressor (17, 6890) times mesh, are a person's, in METRO's order, turned at random
+    and with limbs bent at random.
+    """
+    rng = np.random.default_rng(seed)
+    joints = np.zeros((count, BODY.joint_count, 3))
+    for name, (parent, offset) in _STICKS.items():
+        bones = np.tile(np.array(offset, float), (count, 1))
+        if name.removeprefix("L_").removeprefix("R_") in _BENT:
+            bones = Rotation.from_rotvec(rng.normal(0, 0.7, (count, 3))).apply(bones)
+        origin = 0 if parent is None else joints[:, BODY.joints.index(parent)]
+        joints[:, BODY.joints.index(name)] = origin + bones
+    joints = joints @ Rotation.random(count, rng=rng).as_matrix() + rng.normal(0, 1, (count, 1, 3))
+    owner = np.arange(BODY.vertices) % BODY.joint_count
+    regressor = (owner == np.arange(BODY.joint_count)[:, None]).astype(float)
+    regressor /= regressor.sum(1, keepdims=True)
+    cloud = rng.normal(0, 0.04, (BODY.vertices, 3))
+    cloud -= (regressor @ cloud)[owner]
+    return joints[:, owner] + cloud, regressor

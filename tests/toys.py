@@ -41,7 +41,7 @@ def diffusion_params(**changes) -> DiffusionParams:
 
 def experiment_params(**changes) -> ExperimentParams:
     values = {"kind": "body", "model": "diffusion", "condition": "both", "depth": 1}
-    return ExperimentParams(**(values | {"features": "features"} | changes))
+    return ExperimentParams(**(values | {"datasets": ["toy"]} | changes))
 
 
 def denoiser_params(**changes) -> DenoiserParams:
@@ -170,7 +170,8 @@ def make_trained(features: Features, **what) -> TrainedModel:
     recipe = Recipe(
         experiment_params(**what), diffusion_params(steps=50), denoiser_params(), JOINTS, (12, 42)
     )
-    lift, _ = fit_ridge(features.joints, features.coarse, features.joints, features.coarse, [1e-6])
+    pairs = [(features.joints, features.coarse)]
+    lift, _ = fit_ridge(pairs, pairs, [1e-6])
     network = None
     if what.get("model") != "linear":
         network = make_model(vertices=12, joints=JOINTS, **what)

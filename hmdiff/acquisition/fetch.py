@@ -137,9 +137,9 @@ def _check_content(name: str, entry: Entry, home: Path) -> None:
         from hmdiff.bodies.licensed import find_licensed, read_licensed
         from hmdiff.kinds import MODELS
 
-        path = find_licensed(home, MODELS[name])
-        if path is not None:
-            read_licensed(path, MODELS[name])
+        paths = find_licensed(home, MODELS[name])
+        if paths:
+            read_licensed(paths, MODELS[name])
         return
     globs = [glob for text in entry.required for glob in text.split(" or ")]
     for path in (path for glob in globs if Path(glob).suffix in DATA for path in home.glob(glob)):

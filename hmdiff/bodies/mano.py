@@ -31,7 +31,7 @@ _GRASPS = 2000  # random poses whose principal components are `hands_components`
 
 def build_mano(
     human: MakeHuman, params: BodyModelParams, rng: np.random.Generator
-) -> dict[str, Any]:
+) -> dict[str, dict[str, Any]]:
     """Arrays of the right hand under smplx's names (about 2 s)."""
     shape = human.shapes([{}])
     vertices, heads = to_tpose(human, shape, straight_fingers=True)
@@ -51,7 +51,7 @@ def build_mano(
     fixed |= _beside_tips(kept, triangles, tips, vertices)
     order = numbered(kept, fixed)
     kept, triangles = kept[order], np.argsort(order)[triangles]
-    people, bones = sample_shapes(
+    people, bones, _ = sample_shapes(
         human, kept, params.shape_samples, rng, _details(len(human.base)), straight_fingers=True
     )
     skeleton = Skeleton(
@@ -60,7 +60,7 @@ def build_mano(
     arrays = fit_model(
         skeleton, people, _joints(human, bones), triangles, weights[kept], params.pose_samples, rng
     )
-    return arrays | single_precision(_pose_space(arrays["J"], rng))
+    return {"neutral": arrays | single_precision(_pose_space(arrays["J"], rng))}
 
 
 def _hand_quads(human: MakeHuman) -> np.ndarray:

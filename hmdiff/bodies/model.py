@@ -30,9 +30,13 @@ class BodyModel:
         parents: (24,) or (16,) int64 numpy, the kinematic tree, -1 for the root.
     """
 
-    def __init__(self, kind: Kind, layer: smplx.SMPL, regressor: np.ndarray, source: str):
+    def __init__(
+        self, kind: Kind, layer: smplx.SMPL, regressor: np.ndarray, source: str, folder: Path
+    ):
         self.kind = kind
         self.source = source
+        self._folder = folder
+        self._genders: dict[str, BodyModel] = {"neutral": self}
         self._layer = layer.eval().requires_grad_(False)
         self.regressor = torch.as_tensor(regressor, dtype=torch.float32, device=self.device)
         self.faces = np.asarray(layer.faces).astype(np.int64)
@@ -42,20 +46,32 @@ class BodyModel:
         self.pose_mean = torch.zeros(kind.parameters, device=self.device) if mean is None else mean
 
     @classmethod
-    def load(cls, folder: str | Path, device: str | torch.device = "cpu") -> BodyModel:
+    def load(
+        cls, folder: str | Path, device: str | torch.device = "cpu", gender: str = "neutral"
+    ) -> BodyModel:
         """Read a folder that the stage ``body_models`` wrote.
 
         Raises:
-            UserError: a file of it is missing or damaged.
+            UserError: a file of it is missing or damaged, or it has no model of this gender.
         """
-        kind, arrays, regressor, facts = read_folder(Path(folder))
+        kind, arrays, regressor, facts = read_folder(Path(folder), gender)
         options = {"data_struct": Struct(**arrays), "model_path": "", "create_transl": False}
         with contextlib.redirect_stdout(io.StringIO()):  # smplx prints that there are 10 betas
             if kind.model == "mano":
                 layer = smplx.MANO(**options, use_pca=False, flat_hand_mean=False)
             else:
                 layer = smplx.SMPL(**options)
-        return cls(kind, layer.to(device), regressor, facts["source"])
+        return cls(kind, layer.to(device), regressor, facts["source"], Path(folder))
+
+    def of_gender(self, gender: str) -> BodyModel:
+        """The model of ``gender`` (hmdiff.kinds.GENDERS) beside this neutral one, loaded once.
+
+        Raises:
+            UserError: the folder has no such model.
+        """
+        if gender not in self._genders:
+            self._genders[gender] = BodyModel.load(self._folder, self.device, gender)
+        return self._genders[gender]
 
     @property
     def device(self) -> torch.device:

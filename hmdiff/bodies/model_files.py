@@ -15,8 +15,13 @@ from hmdiff.errors import UserError
 from hmdiff.files import atomic_directory, read_json, write_json
 from hmdiff.kinds import MODELS, Kind
 
-FILE_NAMES = {"smpl": "SMPL_NEUTRAL.pkl", "mano": "MANO_RIGHT.pkl"}
+FILE_NAMES = {"smpl": "SMPL_{}.pkl", "mano": "MANO_RIGHT.pkl"}  # smplx's; {}: the gender
 _BETAS = 10
+
+
+def file_name(kind: Kind, gender: str = "neutral") -> str:
+    """Name of a gender's pickle in a model folder, by which smplx finds it; a hand has none."""
+    return FILE_NAMES[kind.model].format(gender.upper())
 
 
 def shapes(kind: Kind) -> dict[str, tuple[int, ...]]:
@@ -68,21 +73,31 @@ def read_arrays(path: Path, kind: Kind) -> dict[str, Any]:
 
 
 def write_folder(
-    folder: Path, kind: Kind, arrays: Mapping[str, Any], regressor: np.ndarray, facts: Mapping
+    folder: Path,
+    kind: Kind,
+    arrays: Mapping[str, Mapping[str, Any]],
+    regressor: np.ndarray,
+    facts: Mapping,
 ) -> None:
-    """Write the model's pickle, ``regressor.npy`` (J, V) float64 and ``model.json``, at once."""
+    """Write the models' pickles, ``regressor.npy`` (J, V) float64 and ``model.json``, at once.
+
+    ``arrays`` holds those of each gender, "neutral" among them; the regressor serves all.
+    """
     with atomic_directory(folder) as temporary:
-        with open(temporary / FILE_NAMES[kind.model], "wb") as file:
-            pickle.dump(dict(arrays), file, protocol=2)
+        for gender, content in arrays.items():
+            with open(temporary / file_name(kind, gender), "wb") as file:
+                pickle.dump(dict(content), file, protocol=2)
         np.save(temporary / "regressor.npy", regressor.astype(np.float64))
         write_json(temporary / "model.json", {"model": kind.model, **facts})
 
 
-def read_folder(folder: Path) -> tuple[Kind, dict[str, Any], np.ndarray, dict[str, Any]]:
+def read_folder(
+    folder: Path, gender: str = "neutral"
+) -> tuple[Kind, dict[str, Any], np.ndarray, dict[str, Any]]:
     """Kind, arrays, regressor and facts of a folder that :func:`write_folder` wrote.
 
     Raises:
-        UserError: a file of it is missing or damaged.
+        UserError: a file of it is missing or damaged, or it has no model of this gender.
     """
     facts = read_json(folder / "model.json")
     name, source = (
@@ -93,8 +108,15 @@ def read_folder(folder: Path) -> tuple[Kind, dict[str, Any], np.ndarray, dict[st
             f"{folder / 'model.json'}: lacks a known model and its source; run body_models again"
         )
     kind = MODELS[name]
+    path = folder / file_name(kind, gender)
+    if gender != "neutral" and not path.exists():
+        raise UserError(
+            f"{path}: no such file, but gendered ground truth needs it; place {path.name} as "
+            f"data/licensed/{name}/README.md says and run body_models@{name}, or take neutral "
+            "ground truth (datasets.*.ground_truth in params.yaml)"
+        )
     regressor = read_regressor(folder / "regressor.npy", kind)
-    return kind, read_arrays(folder / FILE_NAMES[kind.model], kind), regressor, facts
+    return kind, read_arrays(path, kind), regressor, facts
 
 
 def read_regressor(path: Path, kind: Kind) -> np.ndarray:

@@ -46,7 +46,7 @@ def sample_shapes(
     rng: np.random.Generator,
     details: Sequence[tuple[np.ndarray, np.ndarray]] = (),
     straight_fingers: bool = False,
-) -> tuple[np.ndarray, np.ndarray]:
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Random adults in T-pose.
 
     Args:
@@ -54,7 +54,8 @@ def sample_shapes(
         details: local blend shapes, each as displacements (n, 3) of its two directions.
 
     Returns:
-        Vertices (count, k, 3) and heads of all bones (count, bones, 3), metres.
+        Vertices (count, k, 3) and heads of all bones (count, bones, 3), metres, and the slider
+        of gender (count,), from 0, male, to 1, female.
     """
     skin = np.unique(human.quads)
     height = human.base[skin, 1]
@@ -68,7 +69,8 @@ def sample_shapes(
     vertices, heads = to_tpose(part, vertices, straight_fingers)
     crown, sole = where[-2:]
     scale = statures / (vertices[:, crown, 1] - vertices[:, sole, 1])
-    return vertices[:, where[:-2]] * scale[:, None, None], heads * scale[:, None, None]
+    genders = np.array([person["gender"] for person in people])
+    return vertices[:, where[:-2]] * scale[:, None, None], heads * scale[:, None, None], genders
 
 
 def principal_components(

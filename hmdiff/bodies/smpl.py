@@ -11,7 +11,7 @@ from smplx.vertex_ids import vertex_ids
 from hmdiff.bodies.assets import MakeHuman
 from hmdiff.bodies.decimation import decimate
 from hmdiff.bodies.shape_space import sample_shapes
-from hmdiff.bodies.standin import Skeleton, fit_model, numbered
+from hmdiff.bodies.standin import Skeleton, fit_model, numbered, single_precision
 from hmdiff.bodies.surface import boundary_loops, fan, least_area_patch, split_quads
 from hmdiff.bodies.tpose import to_tpose
 from hmdiff.kinds import BODY
@@ -54,8 +54,12 @@ _FINGERS = ("thumb", "index", "middle", "ring", "pinky")
 
 def build_smpl(
     human: MakeHuman, params: BodyModelParams, rng: np.random.Generator
-) -> dict[str, Any]:
-    """Arrays of the body under smplx's names (about 5 s)."""
+) -> dict[str, dict[str, Any]]:
+    """Arrays of the body under smplx's names (about 5 s), for each gender.
+
+    Man and woman share everything with the neutral body but the mean shape: theirs is the mean of
+    the sampled men or women.
+    """
     shape = human.shapes([{}])
     vertices = to_tpose(human, shape, straight_fingers=False)[0][0]
     faces, eyes = _closed_skin(human, shape[0])
@@ -72,14 +76,21 @@ def build_smpl(
     )
     order = numbered(kept, {vertex_ids["smplh"][name]: v for name, v in landmarks.items()})
     kept, triangles = kept[order], np.argsort(order)[triangles]
-    people, bones = sample_shapes(human, kept, params.shape_samples, rng)
+    people, bones, genders = sample_shapes(human, kept, params.shape_samples, rng)
+    joints = _joints(human, bones)
     hinges = [name[2:] in ("knee", "elbow") for name in JOINTS]
     skeleton = Skeleton(
         BODY, PARENTS, np.where(hinges, _HINGE_ANGLE, _ANGLE), _ROOT, params.regressor_candidates
     )
-    return fit_model(
-        skeleton, people, _joints(human, bones), triangles, weights[kept], params.pose_samples, rng
+    neutral = fit_model(
+        skeleton, people, joints, triangles, weights[kept], params.pose_samples, rng
     )
+    models = {"neutral": neutral}
+    for gender, members in (("male", genders < 0.5), ("female", genders >= 0.5)):
+        mean = (people[members] + (_ROOT - joints[members, :1])).mean(0)
+        own = {"v_template": mean, "J": neutral["J_regressor"] @ mean}
+        models[gender] = neutral | single_precision(own)
+    return models
 
 
 def _closed_skin(human: MakeHuman, vertices: np.ndarray) -> tuple[np.ndarray, dict[str, int]]:

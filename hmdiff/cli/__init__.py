@@ -12,7 +12,16 @@ import sys
 from typer.exceptions import Abort, TyperException
 
 # Imported for the commands that they add to the application.
-from hmdiff.cli import data, measure, presets, runs, stages  # noqa: F401
+from hmdiff.cli import (  # noqa: F401
+    check,
+    data,
+    doctor,
+    measure,
+    presets,
+    runs,
+    score,
+    stages,
+)
 from hmdiff.cli.app import app
 from hmdiff.errors import UserError
 

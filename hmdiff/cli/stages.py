@@ -113,11 +113,12 @@ def train(
     body: Body,
     prepared: Prepared,
     out: Out,
+    base: Annotated[Path | None, option("Model to fine-tune; NAME is then of finetunes.")] = None,
     params: ParamsFile = PARAMS,
 ) -> None:
-    """Train g and the upsampling MLP, a baseline, or the linear control."""
+    """Train g and the upsampling MLP, a baseline, or the linear control; or fine-tune one."""
     _run("train", params, experiment=experiment, features=features, sampling=sampling, body=body,
-         prepared=prepared, out=out)  # fmt: skip
+         prepared=prepared, out=out, base=base)  # fmt: skip
 
 
 @app.command()

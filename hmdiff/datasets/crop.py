@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from hmdiff.errors import UserError
 
@@ -16,6 +16,10 @@ from hmdiff.errors import UserError
 # the decoder's blocks, decides what the crop looks like (Pillow's advice for its `reducing_gap`).
 GAP = 2.0
 LARGEST = 10.0  # times the longer side of the image: a square beyond it is a damaged annotation
+
+
+class UnreadableImage(UserError):
+    """An image that is missing or does not decode; a few of them may be left out."""
 
 
 @dataclass(frozen=True)
@@ -59,8 +63,8 @@ def crop_image(path: Path, square: Square, size: int) -> Image.Image:
     much reduced is decoded at a half, a quarter or an eighth in the first place.
 
     Raises:
-        UserError: the image is missing or cannot be decoded, or the square is empty, not finite or
-            far larger than the image.
+        UnreadableImage: the image is missing or cannot be decoded.
+        UserError: the square is empty, not finite or far larger than the image.
     """
     if not (math.isfinite(square.left + square.top + square.side) and square.side > 0):
         raise UserError(f"{path}: its box is empty or not finite; put back the annotations")
@@ -75,9 +79,9 @@ def crop_image(path: Path, square: Square, size: int) -> Image.Image:
             factor = round(width / image.width)
             return _cut(image.convert("RGB"), square, factor, size)
     except FileNotFoundError:
-        raise UserError(f"{path}: no such image; put it back or run acquire again") from None
-    except (UnidentifiedImageError, OSError, SyntaxError) as error:
-        raise UserError(f"{path}: not a readable image ({error}); put it back") from None
+        raise UnreadableImage(f"{path}: no such image; put it back or run acquire again") from None
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise UnreadableImage(f"{path}: not a readable image ({error}); put it back") from None
 
 
 def _cut(image: Image.Image, square: Square, factor: int, size: int) -> Image.Image:

@@ -8,20 +8,23 @@ several versions of every sample (composited backgrounds), version v of sample i
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
 
 from hmdiff.datasets.camera import project, tight_box
 from hmdiff.datasets.sample import Sample
+from hmdiff.datasets.streaming import entries
 from hmdiff.errors import UserError
-from hmdiff.files import read_json, write_text
-from hmdiff.kinds import HAND
+from hmdiff.files import write_text
 
 LISTS = ("K", "xyz", "verts", "mano", "scale")
 FRAME = 224  # pixels, both sides of every image
 DECIMALS = 7  # of the numbers written: a tenth of a micrometre, and half the file of a full float
+SHAPES = {"K": (3, 3), "xyz": (21, 3), "verts": (778, 3), "mano": (1, 61)}  # of an entry
 SCALE_BONE = (9, 10)  # `scale` is the length of the middle finger's proximal bone
 
 
@@ -48,23 +51,23 @@ def write_lists(root: Path, part: str, hands: Hands) -> None:
     mano = np.concatenate([hands.poses, hands.betas, roots, scales[:, None]], axis=1)
     values = (hands.cameras, hands.joints, hands.vertices, mano[:, None], scales)
     for name, value in zip(LISTS, values, strict=True):
-        write_text(root / f"{part}_{name}.json", json.dumps(value.round(DECIMALS).tolist()))
+        write_text(_path(root, part, name), json.dumps(value.round(DECIMALS).tolist()))
 
 
-def read(root: Path, held_out: int) -> list[Sample]:
+def read(root: Path, held_out: int) -> Iterator[Sample]:
     """All versions of the training samples, and the evaluation samples as the test split.
 
     FreiHAND has no validation split: the last ``held_out`` unique training samples are taken,
-    first version only, and none of their versions is trained on.
+    first version only, and none of their versions is trained on. The versions of a sample follow
+    each other, so that the lists are walked through once, side by side.
 
     Raises:
         UserError: a list is missing or has a wrong shape, or the number of training images is
             not a multiple of the number of samples.
     """
-    hands = _read_lists(root, "training")
-    count = len(hands.joints)
+    count = sum(1 for _ in entries(_path(root, "training", "K")))
     images = sum(1 for _ in (root / "training" / "rgb").glob("*.jpg"))
-    if images == 0 or images % count:
+    if images == 0 or count == 0 or images % count:
         raise UserError(
             f"{root / 'training' / 'rgb'}: {images} images for {count} samples, expected a "
             "multiple; unpack FreiHAND_pub_v2.zip again"
@@ -73,52 +76,56 @@ def read(root: Path, held_out: int) -> list[Sample]:
         raise UserError(
             f"{root}: {count} training samples; lower datasets.freihand.held_out in params.yaml"
         )
-    first_held_out = count - held_out
-    samples = []
-    for version in range(images // count):
-        for index in range(count if version == 0 else first_held_out):
-            split = "train" if index < first_held_out else "val"
-            samples.append(_sample(root, "training", hands, index, version * count + index, split))
-    evaluation = _read_lists(root, "evaluation")
-    for index in range(len(evaluation.joints)):
-        samples.append(_sample(root, "evaluation", evaluation, index, index, "test"))
-    return samples
+    for index, hand in enumerate(_hands(root, "training")):
+        if index < count - held_out:
+            for version in range(images // count):
+                yield _sample(root, "training", hand, version * count + index, "train")
+        else:
+            yield _sample(root, "training", hand, index, "val")
+    for index, hand in enumerate(_hands(root, "evaluation")):
+        yield _sample(root, "evaluation", hand, index, "test")
 
 
-def _sample(root: Path, part: str, hands: Hands, index: int, number: int, split: str) -> Sample:
+def _sample(root: Path, part: str, hand: dict[str, np.ndarray], number: int, split: str) -> Sample:
+    joints, camera, mano = hand["xyz"], hand["K"], hand["mano"][0]
     return Sample(
         sample_id=f"{part}/{number:08d}",
         image=image_path(root, part, number),
         split=split,
-        bbox=tight_box(project(hands.joints[index], hands.cameras[index])),
-        camera=hands.cameras[index],
-        pose=hands.poses[index],
-        betas=hands.betas[index],
-        vertices=hands.vertices[index],
-        joints=hands.joints[index],
+        bbox=tight_box(project(joints, camera)),
+        camera=camera,
+        pose=mano[:48],
+        betas=mano[48:58],
+        vertices=hand["verts"].astype(np.float32),
+        joints=joints,
     )
 
 
-def _read_lists(root: Path, part: str) -> Hands:
-    cameras = _read_list(root, part, "K", (3, 3))
-    joints = _read_list(root, part, "xyz", (HAND.joint_count, 3))
-    vertices = _read_list(root, part, "verts", (HAND.vertices, 3))
-    mano = _read_list(root, part, "mano", (1, 61))[:, 0]
-    counts = {len(cameras), len(joints), len(vertices), len(mano)}
-    if len(counts) != 1 or 0 in counts:
-        raise UserError(
-            f"{root}: {part}_K, _xyz, _verts and _mano.json hold {sorted(counts)} samples; "
-            "unpack them from one archive"
-        )
-    return Hands(cameras, joints, vertices.astype(np.float32), mano[:, :48], mano[:, 48:58])
+def _hands(root: Path, part: str) -> Iterator[dict[str, np.ndarray]]:
+    """The entries of the lists of ``part``, by the list's name."""
+    lists = [_entries(_path(root, part, name), shape) for name, shape in SHAPES.items()]
+    for values in zip_longest(*lists):
+        short = [name for name, value in zip(SHAPES, values, strict=True) if value is None]
+        if short:
+            raise UserError(
+                f"{_path(root, part, short[0])}: shorter than the other lists; unpack them from "
+                "one archive"
+            )
+        yield dict(zip(SHAPES, values, strict=True))
 
 
-def _read_list(root: Path, part: str, name: str, shape: tuple[int, ...]) -> np.ndarray:
-    path = root / f"{part}_{name}.json"
-    try:
-        array = np.array(read_json(path), dtype=np.float64)
-    except (ValueError, TypeError):
-        array = np.empty(0)
-    if array.shape[1:] != shape:
-        raise UserError(f"{path}: entries are not numbers of shape {shape}; unpack FreiHAND again")
-    return array
+def _entries(path: Path, shape: tuple[int, ...]) -> Iterator[np.ndarray]:
+    for entry in entries(path):
+        try:
+            array = np.array(entry, dtype=np.float64)
+        except (ValueError, TypeError):
+            array = np.empty(0)
+        if array.shape != shape:
+            raise UserError(
+                f"{path}: entries are not numbers of shape {shape}; unpack FreiHAND again"
+            )
+        yield array
+
+
+def _path(root: Path, part: str, name: str) -> Path:
+    return root / f"{part}_{name}.json"

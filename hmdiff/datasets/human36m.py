@@ -18,8 +18,10 @@ import numpy as np
 
 from hmdiff.bodies.model import BodyModel
 from hmdiff.datasets.camera import body_to_camera, intrinsics, to_camera
+from hmdiff.datasets.fitted import first_present
 from hmdiff.datasets.meshes import RestRoot
 from hmdiff.datasets.sample import Sample
+from hmdiff.datasets.streaming import Index, entries, members
 from hmdiff.errors import UserError
 from hmdiff.files import read_json, write_text
 from hmdiff.kinds import BODY
@@ -123,7 +125,7 @@ def write_subject(
         _write(root, subject, FITS[0], fits)
 
 
-def read(root: Path, body: BodyModel, params: Human36MDataset) -> list[Sample]:
+def read(root: Path, body: BodyModel, params: Human36MDataset) -> Iterator[Sample]:
     """Every ``frame_step``-th frame: all cameras in training, ``test_camera`` alone in testing.
 
     Protocol P2: test subjects carry motion capture joints and no mesh. ``val_subjects`` are taken
@@ -133,51 +135,67 @@ def read(root: Path, body: BodyModel, params: Human36MDataset) -> list[Sample]:
         UserError: a file or a key is missing.
     """
     rest_root = RestRoot(body)
-    samples: list[Sample] = []
     for subject in (*TRAIN_SUBJECTS, *TEST_SUBJECTS):
         split = "val" if subject in params.val_subjects else "train"
         if subject in TEST_SUBJECTS:
             split = "test"
-        samples.extend(_read_subject(root, subject, split, rest_root, params))
-    return samples
+        yield from _read_subject(root, subject, split, rest_root, params)
 
 
 def _read_subject(
     root: Path, subject: int, split: str, rest_root: RestRoot, params: Human36MDataset
 ) -> Iterator[Sample]:
     path = _path(root, subject, "data")
-    data = read_json(path)
     stored = read_json(_path(root, subject, "camera"))
-    joints = read_json(_path(root, subject, "joint_3d"))
-    fits = {} if split == "test" else _read_fits(root, subject)
+    step = params.frame_step
     try:
         cameras = {
             int(number): Camera(*(np.array(value[key], float) for key in ("R", "t", "f", "c")))
             for number, value in stored.items()
         }
-        boxes = {note["image_id"]: note["bbox"] for note in data["annotations"]}
-        for image in data["images"]:
-            number, index = image["cam_idx"], image["frame_idx"]
-            if index % params.frame_step or (split == "test" and number != params.test_camera):
-                continue
-            action, subaction = str(image["action_idx"]), str(image["subaction_idx"])
-            camera = cameras[number]
-            world = np.array(joints[action][subaction][str(index)], float)
-            fit = fits.get(action, {}).get(subaction, {}).get(str(index))
-            yield Sample(
-                sample_id=Path(image["file_name"]).stem,
-                image=root / IMAGES / image["file_name"],
-                split=split,
-                bbox=np.array(boxes[image["id"]], float),
-                camera=intrinsics(camera.focal, camera.centre),
-                joints=to_camera(world, camera.rotation, camera.translation)[list(TO_KIND)] / 1000,
-                fit_limit=params.fit_limit / 1000,
-                **({} if fit is None else _fit_to_camera(fit, camera, rest_root)),
-            )
+        with (
+            Index(
+                (note["image_id"], note["bbox"]) for note in entries(path, "annotations")
+            ) as boxes,
+            Index(_frames(_path(root, subject, "joint_3d"), step)) as joints,
+            Index(() if split == "test" else _frames(_fits_path(root, subject), step)) as fits,
+        ):
+            for image in entries(path, "images"):
+                number, index = image["cam_idx"], image["frame_idx"]
+                if index % step or (split == "test" and number != params.test_camera):
+                    continue
+                key = _key(image["action_idx"], image["subaction_idx"], index)
+                camera = cameras[number]
+                world = np.array(joints.get(key), float).reshape(len(JOINTS), 3)
+                fit = fits.get(key)
+                yield Sample(
+                    sample_id=Path(image["file_name"]).stem,
+                    image=root / IMAGES / image["file_name"],
+                    split=split,
+                    bbox=np.array(boxes.get(image["id"]), float).reshape(4),
+                    camera=intrinsics(camera.focal, camera.centre),
+                    joints=to_camera(world, camera.rotation, camera.translation)[list(TO_KIND)]
+                    / 1000,
+                    fit_limit=params.fit_limit / 1000,
+                    **({} if fit is None else _fit_to_camera(fit, camera, rest_root)),
+                )
     except (KeyError, ValueError, IndexError, TypeError, AttributeError) as error:
         raise UserError(
             f"{path}: the subject's annotation files lack {error} or disagree; put them back"
         ) from None
+
+
+def _frames(path: Path, step: int) -> Iterator[tuple[str, Any]]:
+    """Key and value of every ``step``-th frame of a file nested by action, sub-action and frame."""
+    for action, subactions in members(path):
+        for subaction, frames in subactions.items():
+            for index, value in frames.items():
+                if int(index) % step == 0:
+                    yield _key(action, subaction, index), value
+
+
+def _key(action: Any, subaction: Any, index: Any) -> str:
+    return f"{action}/{subaction}/{index}"
 
 
 def _fit_to_camera(
@@ -197,13 +215,19 @@ def _fit_to_camera(
     return {"pose": moved[0], "betas": betas, "translation": translation[0]}
 
 
-def _read_fits(root: Path, subject: int) -> dict[str, Any]:
-    for name in FITS:
-        path = _path(root, subject, name)
-        if path.exists():
-            return read_json(path)
-    names = " or ".join(_path(root, subject, name).name for name in FITS)
-    raise UserError(f"{root / ANNOTATIONS}: no {names}; place the fits of the training subjects")
+def fit_names(root: Path) -> tuple[str, ...]:
+    """Which of ``FITS`` are taken for the training subjects, without repetition."""
+    return tuple(
+        dict.fromkeys(
+            _fits_path(root, subject).stem.partition("_subject")[2].partition("_")[2]
+            for subject in TRAIN_SUBJECTS
+        )
+    )
+
+
+def _fits_path(root: Path, subject: int) -> Path:
+    names = [_path(root, subject, name).name for name in FITS]
+    return first_present(root / ANNOTATIONS, names)
 
 
 def _path(root: Path, subject: int, part: str) -> Path:

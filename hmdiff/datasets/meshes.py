@@ -9,6 +9,7 @@ import torch
 
 from hmdiff.bodies.model import BodyModel
 from hmdiff.datasets.sample import Sample
+from hmdiff.kinds import GENDERS
 
 
 class RestRoot:
@@ -30,31 +31,46 @@ class RestRoot:
 
 
 def camera_vertices(samples: Sequence[Sample], body: BodyModel) -> list[np.ndarray | None]:
-    """(V, 3) float32 camera-frame vertices of each sample, metres; None where it has no mesh."""
+    """(V, 3) float32 camera-frame vertices of each sample, metres; None where it has no mesh.
+
+    ``body`` is the neutral model; a sample of another gender is posed with that gender's.
+    """
     result: list[np.ndarray | None] = [sample.vertices for sample in samples]
-    posed = [
-        index
-        for index, sample in enumerate(samples)
-        if sample.vertices is None and sample.pose is not None
-    ]
-    if posed:
-        poses, betas, translations = (
-            torch.as_tensor(
-                np.stack([getattr(samples[index], name) for index in posed]), dtype=torch.float32
+    for gender in GENDERS:
+        posed = [
+            index
+            for index, sample in enumerate(samples)
+            if sample.vertices is None and sample.pose is not None and sample.gender == gender
+        ]
+        if posed:
+            poses, betas, translations = (
+                torch.as_tensor(
+                    np.stack([getattr(samples[index], name) for index in posed]),
+                    dtype=torch.float32,
+                )
+                for name in ("pose", "betas", "translation")
             )
-            for name in ("pose", "betas", "translation")
-        )
-        vertices = body.vertices(poses, betas) + translations[:, None]
-        for index, value in zip(posed, vertices.numpy(), strict=True):
-            result[index] = value
+            vertices = body.of_gender(gender).vertices(poses, betas) + translations[:, None]
+            for index, value in zip(posed, vertices.numpy(), strict=True):
+                result[index] = value
     return result
 
 
-def camera_joints(sample: Sample, vertices: np.ndarray | None, regressor: np.ndarray) -> np.ndarray:
-    """(J, 3) camera-frame joints: the sample's own, else regressed from its mesh."""
-    if sample.joints is not None:
+def camera_joints(
+    sample: Sample, vertices: np.ndarray | None, regressor: np.ndarray, root: int
+) -> np.ndarray:
+    """(J, 3) camera-frame joints: the sample's own, else regressed from its mesh.
+
+    Of joints that the sample does not know, the mesh gives the ``root`` alone: everything is
+    relative to it, while regressed joints among annotated ones would mix two definitions.
+    """
+    if sample.joints is None:
+        return regressor @ vertices
+    if vertices is None or np.isfinite(sample.joints[root]).all():
         return sample.joints
-    return regressor @ vertices
+    joints = np.array(sample.joints, np.float64)
+    joints[root] = regressor[root] @ vertices
+    return joints
 
 
 def kinematic_joints(body: BodyModel, poses: np.ndarray, betas: np.ndarray) -> np.ndarray:

@@ -17,7 +17,8 @@ class Sample:
     Pixels are continuous: the centre of the top left pixel is (0.5, 0.5).
 
     The mesh is given by ``vertices``, or by ``pose``, ``betas`` and ``translation``, or not at
-    all. Where ``joints`` is None, they are to be regressed from the mesh.
+    all. Where ``joints`` is None, they are to be regressed from the mesh; a joint that the data
+    set does not know is NaN.
     """
 
     sample_id: str  # unique within the data set
@@ -28,6 +29,7 @@ class Sample:
     pose: np.ndarray | None = None  # (P,) axis-angle, global orientation in the camera frame
     betas: np.ndarray | None = None  # (10,)
     translation: np.ndarray | None = None  # (3,) added to the model's output
+    gender: str = "neutral"  # one of hmdiff.kinds.GENDERS: the model that pose and betas are for
     vertices: np.ndarray | None = None  # (V, 3)
     joints: np.ndarray | None = None  # (J, 3) in the order of Kind.joints
     # Metres; the sample is of no use where the mesh's joints are further from `joints` on average.

@@ -19,7 +19,7 @@ from hmdiff.datasets.standins import (
     save_frame,
 )
 from hmdiff.datasets.threedpw import CameraTrack, Person
-from hmdiff.params.data import ThreeDPWStandIn
+from hmdiff.params.data import ThreeDPWDataset, ThreeDPWStandIn
 from hmdiff.rendering.backgrounds import sample_background
 from hmdiff.rendering.occluders import sample_occluder
 from hmdiff.rendering.poses import pose_sequence
@@ -43,10 +43,14 @@ class Scene:
     frames: int
     seed: np.random.SeedSequence
     params: ThreeDPWStandIn
+    gendered: bool  # people have the bodies of their genders, else the neutral one
 
 
-def render(root: Path, folder: Path, params: ThreeDPWStandIn, seed: int) -> dict[str, int]:
-    """Render the stand-in below ``root`` with the body model in ``folder``; persons per split."""
+def render(
+    root: Path, folder: Path, params: ThreeDPWStandIn, dataset: ThreeDPWDataset, seed: int
+) -> dict[str, int]:
+    """Render the stand-in below ``root`` with the body models in ``folder``; persons per split."""
+    gendered = dataset.ground_truth == "gendered"
     counts = {"train": params.train, "val": params.val, "test": params.test}
     seeds = np.random.SeedSequence([seed, 3])
     rng = np.random.default_rng(seeds.spawn(1)[0])
@@ -57,7 +61,9 @@ def render(root: Path, folder: Path, params: ThreeDPWStandIn, seed: int) -> dict
             people = 2 if left >= 2 and rng.random() < params.pairs else 1
             frames = min(params.frames, left // people)
             name = f"outdoors_{split}_{number:05d}"
-            jobs.append(Scene(root, split, name, people, frames, seeds.spawn(1)[0], params))
+            jobs.append(
+                Scene(root, split, name, people, frames, seeds.spawn(1)[0], params, gendered)
+            )
             left -= people * frames
             number += 1
     run_jobs(_render, jobs, folder, params.workers)
@@ -96,10 +102,13 @@ def _walk(
     subject = sample_subject(rng, body)
     limit = max(job.params.yaw - DRIFT, 0)
     poses = pose_sequence(rng, job.frames * STRIDE, limit)[::STRIDE]
-    vertices = posed_vertices(body, poses, subject.betas)
-    joints = kinematic_joints(body, poses, subject.betas)
     steps = np.linspace(0, 1, job.frames)[:, None] * rng.normal(0, 0.12, 2)
     ground = np.array([aside, 0]) + rng.uniform(-0.1, 0.1, 2) + steps
+    gender = str(rng.choice(list(threedpw.LETTERS)))
+    if job.gendered:
+        body = body.of_gender(threedpw.LETTERS[gender])
+    vertices = posed_vertices(body, poses, subject.betas)
+    joints = kinematic_joints(body, poses, subject.betas)
     translations = np.stack([ground[:, 0], -vertices[..., 1].min(1), ground[:, 1]], axis=1)
     translations[:, [0, 2]] -= joints[0, 0, [0, 2]]  # the root does not move with the pose
     person = Person(
@@ -108,7 +117,7 @@ def _walk(
         translations=translations,
         joints=joints + translations[:, None],
         valid=np.ones(job.frames, bool),
-        gender=str(rng.choice(["m", "f"])),
+        gender=gender,
     )
     return person, subject.appearance, vertices + translations[:, None]
 

@@ -1,4 +1,4 @@
-"""What the three rendered stand-ins share: seeds, workers, cameras, subjects and frames.
+"""What the rendered stand-ins share: seeds, workers, cameras, subjects and frames.
 
 A stand-in is cut into jobs (a sequence, or a handful of hands) that know their own random seed.
 So the bytes do not depend on the number of workers.
@@ -67,9 +67,9 @@ def look_at(
 
 
 def save_frame(path: Path, image: np.ndarray) -> None:
-    """Write ``image`` (h, w, 3) uint8 as JPEG, making its folder."""
+    """Write ``image`` (h, w, 3) uint8 as JPEG or PNG, by the name; makes the folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(image).save(path, "JPEG", quality=JPEG_QUALITY)
+    Image.fromarray(image).save(path, quality=JPEG_QUALITY)
 
 
 def split_evenly(total: int, longest: int) -> list[int]:

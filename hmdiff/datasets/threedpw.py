@@ -8,7 +8,7 @@ Poses are those of SMPL in the world frame, and each frame has its own camera.
 from __future__ import annotations
 
 import pickle
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,11 +20,14 @@ from hmdiff.bodies.unpickle import read_pickle
 from hmdiff.datasets.camera import body_to_camera, project, tight_box, to_camera
 from hmdiff.datasets.meshes import RestRoot
 from hmdiff.datasets.sample import Sample
+from hmdiff.datasets.tally import Tally
 from hmdiff.errors import UserError
 from hmdiff.files import atomic_file
 
 FOLDERS = {"train": "train", "validation": "val", "test": "test"}
 SEQUENCES, IMAGES = "sequenceFiles", "imageFiles"
+LETTERS = {"m": "male", "f": "female"}  # of `genders`
+SKEW = 1e-2  # largest error of R R^T in a camera pose
 
 # OpenPose's 18 joints in `poses2d` as SMPL's 24; -1: SMPL has no such joint (nose, eyes, ears).
 OPENPOSE = (-1, 12, 17, 19, 21, 16, 18, 20, 2, 5, 8, 1, 4, 7, -1, -1, -1, -1)
@@ -77,17 +80,24 @@ def write_sequence(
         temporary.write_bytes(pickle.dumps(value, protocol=2))
 
 
-def read(root: Path, body: BodyModel) -> list[Sample]:
+def read(
+    root: Path, body: BodyModel, gendered: bool = False, tally: Tally | None = None
+) -> Iterator[Sample]:
     """Every person in every frame whose camera pose is valid, if wholly in front of the camera.
 
     The neutral body is used whatever ``genders`` says, as METRO, Mesh Graphormer and FastMETRO
-    do. ``bbox`` is the tight box of the 24 projected ``jointPositions``.
+    do; or, where ``gendered``, that of the person's gender, as SPIN and its followers do. ``bbox``
+    is the tight box of the 24 projected ``jointPositions``.
 
     Raises:
-        UserError: the layout lacks a folder, or a pickle lacks a key or has a wrong shape.
+        UserError: the layout lacks a folder, a pickle lacks a key, has a wrong shape or holds a
+            number that is not finite, or a camera pose is no rotation; or there is no model of a
+            gender.
     """
-    rest_root = RestRoot(body)
-    samples: list[Sample] = []
+    if gendered:
+        roots = {letter: RestRoot(body.of_gender(name)) for letter, name in LETTERS.items()}
+    else:
+        roots = dict.fromkeys(LETTERS, RestRoot(body))
     for folder, split in FOLDERS.items():
         paths = sorted((root / SEQUENCES / folder).glob("*.pkl"))
         if not paths:
@@ -95,38 +105,66 @@ def read(root: Path, body: BodyModel) -> list[Sample]:
                 f"{root / SEQUENCES / folder}: no sequence (*.pkl); unpack sequenceFiles.zip there"
             )
         for path in paths:
-            samples.extend(_read_sequence(root, path, split, rest_root))
-    return samples
+            yield from _read_sequence(root, path, split, roots, gendered, tally or Tally())
 
 
-def _read_sequence(root: Path, path: Path, split: str, rest_root: RestRoot) -> list[Sample]:
-    camera, people = _parse(path)
-    rotations, offsets = camera.extrinsics[:, :3, :3], camera.extrinsics[:, :3, 3]
-    samples = []
+def _read_sequence(
+    root: Path, path: Path, split: str, roots: dict[str, RestRoot], gendered: bool, tally: Tally
+) -> Iterator[Sample]:
+    camera, people = _parse(path, gendered)
     for index, person in enumerate(people):
+        # Frames whose camera pose is not trusted may hold anything.
+        frames = np.flatnonzero(person.valid)
+        _check(path, person, camera, frames)
+        rotations, offsets = camera.extrinsics[frames, :3, :3], camera.extrinsics[frames, :3, 3]
         poses, translations = body_to_camera(
-            person.poses, person.translations, rest_root(person.betas), rotations, offsets
+            person.poses[frames],
+            person.translations[frames],
+            roots[person.gender](person.betas),
+            rotations,
+            offsets,
         )
-        for frame in np.flatnonzero(person.valid):
-            joints = to_camera(person.joints[frame], rotations[frame], offsets[frame])
+        for row, frame in enumerate(frames):
+            name = f"{path.stem}/{frame:05d}/{index}"
+            joints = to_camera(person.joints[frame], rotations[row], offsets[row])
             if not (joints[:, 2] > 0).all():
-                continue  # partly behind the camera: there is no box about the projected joints
-            samples.append(
-                Sample(
-                    sample_id=f"{path.stem}/{frame:05d}/{index}",
-                    image=image_path(root, path.stem, frame),
-                    split=split,
-                    bbox=tight_box(project(joints, camera.intrinsics)),
-                    camera=camera.intrinsics,
-                    pose=poses[frame],
-                    betas=person.betas,
-                    translation=translations[frame],
-                )
+                tally.skip("partly behind the camera", name)  # so the joints have no box
+                continue
+            yield Sample(
+                sample_id=name,
+                image=image_path(root, path.stem, frame),
+                split=split,
+                bbox=tight_box(project(joints, camera.intrinsics)),
+                camera=camera.intrinsics,
+                pose=poses[row],
+                betas=person.betas,
+                translation=translations[row],
+                gender=LETTERS[person.gender] if gendered else "neutral",
             )
-    return samples
 
 
-def _parse(path: Path) -> tuple[CameraTrack, list[Person]]:
+def _check(path: Path, person: Person, camera: CameraTrack, frames: np.ndarray) -> None:
+    """Raise a UserError for numbers that are not finite or a camera pose that is no rotation."""
+    numbers = {
+        "betas": person.betas,
+        "poses": person.poses[frames],
+        "trans": person.translations[frames],
+        "jointPositions": person.joints[frames],
+        "cam_intrinsics": camera.intrinsics,
+        "cam_poses": camera.extrinsics[frames],
+    }
+    for key, values in numbers.items():
+        if not np.isfinite(values).all():
+            raise UserError(f"{path}: {key}: not finite; put back the file")
+    rotations = camera.extrinsics[frames, :3, :3]
+    product = rotations @ rotations.transpose(0, 2, 1)
+    if np.abs(product - np.eye(3)).max(initial=0) > SKEW or (np.linalg.det(rotations) < 0).any():
+        raise UserError(f"{path}: cam_poses: not rotations; put back the file")
+    if (np.diag(camera.intrinsics)[:2] <= 0).any():
+        raise UserError(f"{path}: cam_intrinsics: no positive focal length; put back the file")
+
+
+def _parse(path: Path, gendered: bool) -> tuple[CameraTrack, list[Person]]:
     value = read_pickle(path)
     camera = CameraTrack(
         intrinsics=_array(path, value, "cam_intrinsics", None, (3, 3)),
@@ -150,9 +188,18 @@ def _parse(path: Path) -> tuple[CameraTrack, list[Person]]:
                 translations=_array(path, value, "trans", index, (frames, 3)),
                 joints=joints.reshape(frames, 24, 3),
                 valid=_array(path, value, "campose_valid", index, (frames,)) > 0,
+                gender=_gender(path, value, index) if gendered else "m",
             )
         )
     return camera, people
+
+
+def _gender(path: Path, value: dict[str, Any], index: int) -> str:
+    genders = _entry(path, value, "genders")
+    gender = genders[index] if isinstance(genders, list) and index < len(genders) else None
+    if gender not in tuple(LETTERS):
+        raise UserError(f"{path}: genders: {gender!r} for person {index}; put back the file")
+    return gender
 
 
 def _entry(path: Path, value: dict[str, Any], key: str) -> Any:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -27,17 +28,21 @@ class Record:
     sample: Sample
     jpeg: bytes
     camera: np.ndarray  # (3, 3)
-    joints: np.ndarray  # (J, 3) metres
+    joints: np.ndarray  # (J, 3) metres; NaN where unknown
 
 
 def write_prepared(
-    path: str | Path, records: Iterable[Record], kind: Kind, attrs: Mapping[str, str], count: int
+    path: str | Path,
+    records: Iterable[Record],
+    kind: Kind,
+    attrs: Mapping[str, str],
+    closing: Callable[[], Mapping[str, Any]] = dict,
 ) -> int:
-    """Write ``records`` (at most ``count``) to ``path``; return how many there were.
+    """Write ``records`` to ``path`` as they come; return how many there were.
 
     ``attrs`` are kept as given beside ``kind``, ``units``, ``splits`` and ``code_version``;
-    PreparedFile needs ``dataset`` and ``source``. Vertices are stored where the first record's
-    sample carries them.
+    PreparedFile needs ``dataset`` and ``source``. ``closing`` gives further attributes once all
+    records have gone by. Vertices are stored where the first record's sample carries them.
 
     Raises:
         UserError: there was no record at all, a record holds a number that is not finite or an id
@@ -54,14 +59,15 @@ def write_prepared(
                     "code_version": hmdiff.__version__,
                 }
             )
-            written = _stream(file, _checked(path, records), kind, count)
+            written = _stream(file, _checked(path, records, kind), kind)
+            file.attrs.update(closing())
         if not written:
             raise UserError(f"{path}: no sample to write; look at what acquire placed in data/raw")
         _verify(temporary, path, written)
     return written
 
 
-def _checked(path: str | Path, records: Iterable[Record]) -> Iterator[Record]:
+def _checked(path: str | Path, records: Iterable[Record], kind: Kind) -> Iterator[Record]:
     """``records``, each of them looked at before it is written to ``path``."""
     remedy = "put back the annotations and run acquire again"
     seen: set[str] = set()
@@ -71,35 +77,37 @@ def _checked(path: str | Path, records: Iterable[Record]) -> Iterator[Record]:
             raise UserError(f"{path}: sample {sample.sample_id}: is there twice; {remedy}")
         seen.add(sample.sample_id)
         numbers = {name: getattr(sample, name) for name in ("bbox", "pose", "betas", "vertices")}
-        for name, values in {**numbers, "joints": record.joints, "camera": record.camera}.items():
+        # Of the sample's own joints some may be unknown, the root and those of a mesh may not.
+        known = ~np.isnan(record.joints).any(1) | (sample.joints is None)
+        known[kind.root] = True
+        numbers |= {"joints": record.joints[known], "camera": record.camera}
+        for name, values in numbers.items():
             if values is not None and not np.isfinite(values).all():
                 raise UserError(f"{path}: sample {sample.sample_id}: {name} not finite; {remedy}")
         yield record
 
 
-def _stream(file: h5py.File, records: Iterable[Record], kind: Kind, count: int) -> int:
+def _stream(file: h5py.File, records: Iterable[Record], kind: Kind) -> int:
     written = 0
     block: list[Record] = []
     for record in records:
         if not file.keys():
-            _create(file, kind, count, with_vertices=record.sample.vertices is not None)
+            _create(file, kind, with_vertices=record.sample.vertices is not None)
         block.append(record)
         if len(block) == BLOCK:
             written += _flush(file, block, kind, written)
             block = []
     if block:
         written += _flush(file, block, kind, written)
-    for dataset in file.values():
-        dataset.resize(written, axis=0)
     return written
 
 
-def _create(file: h5py.File, kind: Kind, count: int, with_vertices: bool) -> None:
+def _create(file: h5py.File, kind: Kind, with_vertices: bool) -> None:
     def create(name: str, shape: tuple[int, ...], dtype: object) -> None:
         # One row a chunk for the large vertices, which are read singly; blocks for the rest.
-        rows = 1 if name == "vertices" else min(BLOCK, count)
+        rows = 1 if name == "vertices" else BLOCK
         file.create_dataset(
-            name, (count, *shape), dtype, maxshape=(count, *shape), chunks=(rows, *shape)
+            name, (0, *shape), dtype, maxshape=(None, *shape), chunks=(rows, *shape)
         )
 
     create("image", (), h5py.vlen_dtype(np.uint8))
@@ -119,6 +127,8 @@ def _create(file: h5py.File, kind: Kind, count: int, with_vertices: bool) -> Non
 
 def _flush(file: h5py.File, block: list[Record], kind: Kind, start: int) -> int:
     rows = slice(start, start + len(block))
+    for dataset in file.values():
+        dataset.resize(rows.stop, axis=0)
     samples = [record.sample for record in block]
     joints = np.stack([record.joints for record in block])
     for row, record in enumerate(block, start):
@@ -133,8 +143,8 @@ def _flush(file: h5py.File, block: list[Record], kind: Kind, start: int) -> int:
     file["root"][rows] = joints[:, kind.root]
     file["joints"][rows] = joints - joints[:, kind.root, None]
     file["valid_mesh"][rows] = [sample.valid_mesh for sample in samples]
-    # All three formats annotate every joint of every sample.
-    file["valid_joints"][rows] = np.ones((len(block), kind.joint_count), bool)
+    # NaN, and not zero, where a joint is unknown: what forgets the mask is found out.
+    file["valid_joints"][rows] = np.isfinite(joints).all(-1)
     if "vertices" in file:
         file["vertices"][rows] = np.stack([sample.vertices for sample in samples])
     return len(block)
@@ -148,7 +158,8 @@ def _verify(temporary: Path, path: str | Path, count: int) -> None:
     """Read back the number of rows, the joints, and the first and last image of ``temporary``."""
     try:
         with PreparedFile(temporary) as file:
-            whole = len(file) == count and bool(np.isfinite(file.array("joints")).all())
+            known = np.isfinite(file.array("joints")).all(-1)
+            whole = len(file) == count and bool((known == file.array("valid_joints")).all())
             for index in (0, count - 1):
                 file.image(index)
     except UserError:  # it names the temporary file

@@ -6,7 +6,13 @@ Human3.6M the true uncertainty is larger.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import Any
+
 import numpy as np
+import pandas as pd
+
+from hmdiff.evaluation.protocols import UNITS
 
 LEVEL = 0.95
 _BLOCK = 2**22  # resampled numbers held at once; bounds the memory
@@ -34,3 +40,16 @@ def mean_interval(values: np.ndarray, resamples: int, seed: int) -> tuple[float,
         means.append(values[draws.integers(len(values), size=(rows, len(values)))].mean(axis=1))
     low, high = np.quantile(np.concatenate(means), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return float(low), float(high)
+
+
+def figures(
+    samples: pd.DataFrame, metrics: Iterable[str], resamples: int, seed: int
+) -> dict[str, dict[str, Any]]:
+    """Mean, ``low`` and ``high`` end and unit of each of ``metrics``, columns of ``samples``."""
+    found = {}
+    for name in metrics:
+        values = samples[name].to_numpy()
+        low, high = mean_interval(values, resamples, seed)
+        unit = UNITS.get(name, "1")
+        found[name] = {"mean": float(values.mean()), "low": low, "high": high, "unit": unit}
+    return found

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from hmdiff.errors import UserError
 from hmdiff.files import read_json
 from hmdiff.params import Params
 from hmdiff.params.runs import EvaluationItem, MethodParams
+
+if TYPE_CHECKING:
+    from hmdiff.evaluation.protocols import Protocol
 
 Entry = TypeVar("Entry")
 
@@ -21,7 +24,7 @@ def find_method(name: str, params: Params) -> MethodParams:
         UserError: there is none, or it disagrees with its experiment or its data set.
     """
     method = _entry(params.methods, "methods", name)
-    experiment = _entry(params.experiments, "experiments", method.experiment)
+    experiment = _entry(params.trained, "experiments", method.experiment)
     _agree(f"methods.{name}.kind", method.kind, "its experiment has", experiment.kind)
     _check_dataset(f"methods.{name}", method, params)
     return method
@@ -43,6 +46,24 @@ def find_evaluation(name: str, params: Params) -> EvaluationItem:
         _agree(f"evaluations.{name}.{field}", here, f"method {item.method} has", there)
     _check_dataset(f"evaluations.{name}", item, params)
     return item
+
+
+def protocol_of(label: str, entry: MethodParams | EvaluationItem) -> Protocol:
+    """The protocol that an entry of params.yaml names, or its data set's own.
+
+    Raises:
+        UserError: it is for the other kind; ``label`` names the entry.
+    """
+    # Imported here: its libraries take a second, and not everybody who looks up an entry scores.
+    from hmdiff.evaluation.protocols import load_protocol
+
+    protocol = load_protocol(entry.protocol or entry.dataset)
+    if protocol.kind != entry.kind:
+        raise UserError(
+            f"params.yaml: {label}.protocol: {protocol.name!r} is for a {protocol.kind}, but the "
+            f"entry's kind is {entry.kind!r}; take another protocol"
+        )
+    return protocol
 
 
 def read_trained(model: Path, experiment: str) -> dict[str, Any]:

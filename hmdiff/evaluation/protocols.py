@@ -1,7 +1,8 @@
-"""Protocols as data: what is compared, about which root, and by which metrics."""
+"""Protocols as data: what is compared, about which root, by which metrics, with which truth."""
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from importlib import resources
 from pathlib import Path
 from typing import Literal, get_args
@@ -12,13 +13,25 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from ruamel.yaml import YAML
 
 from hmdiff.errors import UserError
-from hmdiff.evaluation.metrics import f_score, mean_distance, procrustes
+from hmdiff.evaluation.metrics import area_under_pck, f_scores, mean_distance, procrustes
 from hmdiff.kinds import KINDS
 
 Metric = Literal["MPVE", "MPJPE", "PA-MPJPE", "PA-MPVPE", "F@5", "F@15"]
-ON_MESHES = {"MPVE", "PA-MPVPE", "F@5", "F@15"}
+# What official evaluators print besides, all of them shares.
+Extra = Literal["AUC-J", "PA-AUC-J", "AUC-V", "PA-AUC-V", "unaligned F@5", "unaligned F@15"]
+ON_JOINTS = {"MPJPE", "PA-MPJPE", "AUC-J", "PA-AUC-J"}
 UNITS = {name: "1" if name.startswith("F@") else "mm" for name in get_args(Metric)}
 FILE = Path(str(resources.files("hmdiff.evaluation") / "protocols.yaml"))
+
+
+class Official(BaseModel):
+    """What the data set's own evaluator prints, and from how many samples."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    margin: float
+    samples: int
+    keys: dict[str, Metric | Extra]
 
 
 class Protocol(BaseModel):
@@ -26,6 +39,7 @@ class Protocol(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    name: str
     kind: Literal["body", "hand"]
     joints: tuple[str, ...]
     regressor: str
@@ -35,11 +49,12 @@ class Protocol(BaseModel):
     metrics: tuple[Metric, ...]
     primary: Metric
     split: str
-    gender: str
+    ground_truth: Literal["neutral", "gendered", "native"]
     crop: str
     test_time_augmentation: str
     checkpoint: str
     follows: str
+    official: Official | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> Protocol:
@@ -49,6 +64,8 @@ class Protocol(BaseModel):
                 raise ValueError(f"unknown joint {name!r}, a {self.kind} has {', '.join(known)}")
         if self.primary not in self.metrics:
             raise ValueError("primary must be one of metrics")
+        if (self.kind == "hand") != (self.official is not None):
+            raise ValueError("official must be given for a hand, and for a hand alone")
         return self
 
     def _named(self) -> list[str]:
@@ -67,11 +84,11 @@ class Protocol(BaseModel):
     @property
     def needs_meshes(self) -> bool:
         """Whether a sample without a true mesh cannot be scored."""
-        return bool(ON_MESHES.intersection(self.metrics))
+        return not ON_JOINTS.issuperset(self.metrics)
 
 
 def load_protocol(name: str, path: Path = FILE) -> Protocol:
-    """The protocol of data set ``name``.
+    """The protocol ``name``; a data set's own has the name of the data set.
 
     Raises:
         UserError: there is none, or a field of it is unknown or wrong (say, an unknown joint).
@@ -81,7 +98,7 @@ def load_protocol(name: str, path: Path = FILE) -> Protocol:
         known = ", ".join(protocols)
         raise UserError(f"{path}: {name!r}: no such protocol; add it or take one of {known}")
     try:
-        return Protocol.model_validate(protocols[name])
+        return Protocol.model_validate({"name": name, **protocols[name]})
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(str(part) for part in (name, *first["loc"]))
@@ -110,20 +127,68 @@ def score(
         raise ValueError(f"{', '.join(protocol.metrics)} need true meshes")
     vertices = np.asarray(predicted_vertices, np.float64)
     regressor = np.asarray(regressor, np.float64)
-    compared = [
-        _recentred(protocol, joints)[:, protocol.indices(protocol.joints)]
-        for joints in (regressor @ vertices, np.asarray(gt_joints, np.float64))
-    ]
-    columns = {}
-    if "MPJPE" in protocol.metrics:
-        columns["MPJPE"] = mean_distance(*compared)
-    if "PA-MPJPE" in protocol.metrics:
-        aligned = procrustes(*compared, protocol.reflections)
-        columns["PA-MPJPE"] = mean_distance(aligned, compared[1])
+    columns = joint_columns(protocol, protocol.metrics, regressor @ vertices, gt_joints)
     if protocol.needs_meshes:
-        truth = np.asarray(gt_vertices, np.float64)
-        columns |= _mesh_columns(protocol, vertices, truth, regressor)
+        root = regressor[protocol.indices(protocol.mesh_root)]
+        columns |= mesh_columns(protocol, protocol.metrics, vertices, gt_vertices, root)
     return pd.DataFrame({name: columns[name] for name in protocol.metrics})
+
+
+def joint_columns(
+    protocol: Protocol,
+    metrics: Collection[str],
+    predicted: np.ndarray,
+    truth: np.ndarray,
+    margin: float = 0.0,
+) -> dict[str, np.ndarray]:
+    """Those of ``metrics`` that compare joints (n, J, 3), in the order of the kind's joints.
+
+    ``margin`` is that of :func:`hmdiff.evaluation.metrics.procrustes`.
+    """
+    predicted, truth = (
+        _recentred(protocol, np.asarray(joints, np.float64))[:, protocol.indices(protocol.joints)]
+        for joints in (predicted, truth)
+    )
+    columns = {}
+    if "MPJPE" in metrics:
+        columns["MPJPE"] = mean_distance(predicted, truth)
+    if "AUC-J" in metrics:
+        columns["AUC-J"] = area_under_pck(predicted, truth)
+    if not {"PA-MPJPE", "PA-AUC-J"}.isdisjoint(metrics):
+        aligned = procrustes(predicted, truth, protocol.reflections, margin)
+        columns["PA-MPJPE"] = mean_distance(aligned, truth)
+        if "PA-AUC-J" in metrics:
+            columns["PA-AUC-J"] = area_under_pck(aligned, truth)
+    return columns
+
+
+def mesh_columns(
+    protocol: Protocol,
+    metrics: Collection[str],
+    predicted: np.ndarray,
+    truth: np.ndarray,
+    root: np.ndarray,
+    margin: float = 0.0,
+) -> dict[str, np.ndarray]:
+    """Those of ``metrics`` that compare meshes (n, V, 3).
+
+    Aligned ones use the mesh's own Procrustes, not that of the joints. ``root`` (R, V) are the
+    regressor's rows of ``protocol.mesh_root``; with none, meshes stay where they are.
+    """
+    predicted, truth = np.asarray(predicted, np.float64), np.asarray(truth, np.float64)
+    columns = {}
+    if "MPVE" in metrics:
+        columns["MPVE"] = mean_distance(*(_about(root, mesh) for mesh in (predicted, truth)))
+    if "AUC-V" in metrics:
+        columns["AUC-V"] = area_under_pck(predicted, truth)
+    columns |= _f_columns(metrics, "unaligned F@", predicted, truth)
+    if not {"PA-MPVPE", "PA-AUC-V", "F@5", "F@15"}.isdisjoint(metrics):
+        aligned = procrustes(predicted, truth, protocol.reflections, margin)
+        columns["PA-MPVPE"] = mean_distance(aligned, truth)
+        if "PA-AUC-V" in metrics:
+            columns["PA-AUC-V"] = area_under_pck(aligned, truth)
+        columns |= _f_columns(metrics, "F@", aligned, truth)
+    return columns
 
 
 def _recentred(protocol: Protocol, joints: np.ndarray) -> np.ndarray:
@@ -132,20 +197,15 @@ def _recentred(protocol: Protocol, joints: np.ndarray) -> np.ndarray:
     return joints
 
 
-def _mesh_columns(
-    protocol: Protocol, vertices: np.ndarray, truth: np.ndarray, regressor: np.ndarray
+def _about(root: np.ndarray, vertices: np.ndarray) -> np.ndarray:
+    return vertices - (root.mean(axis=0) @ vertices)[:, None] if len(root) else vertices
+
+
+def _f_columns(
+    metrics: Collection[str], prefix: str, predicted: np.ndarray, truth: np.ndarray
 ) -> dict[str, np.ndarray]:
-    """Metrics of meshes. Aligned ones use the mesh's own Procrustes, not that of the joints."""
-    columns = {}
-    if "MPVE" in protocol.metrics:
-        root = regressor[protocol.indices(protocol.mesh_root)].mean(axis=0)
-        columns["MPVE"] = mean_distance(
-            vertices - (root @ vertices)[:, None], truth - (root @ truth)[:, None]
-        )
-    if not {"PA-MPVPE", "F@5", "F@15"}.isdisjoint(protocol.metrics):
-        aligned = procrustes(vertices, truth, protocol.reflections)
-        columns["PA-MPVPE"] = mean_distance(aligned, truth)
-        for name in ("F@5", "F@15"):
-            if name in protocol.metrics:
-                columns[name] = f_score(aligned, truth, float(name.removeprefix("F@")))
-    return columns
+    names = [name for name in metrics if name.startswith(prefix)]
+    if not names:
+        return {}
+    thresholds = tuple(float(name.removeprefix(prefix)) for name in names)
+    return dict(zip(names, f_scores(predicted, truth, thresholds), strict=True))

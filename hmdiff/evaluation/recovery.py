@@ -51,6 +51,22 @@ def scorable(features: Features, protocol: Protocol, count: int | None) -> Featu
     return features.select(usable.nonzero()[:, 0]).subset(count)
 
 
+def check_ground_truth(protocol: Protocol, prepared: PreparedFile) -> None:
+    """Refuse true meshes that the protocol does not score against.
+
+    Raises:
+        UserError: the prepared file was made with the other ground truth.
+    """
+    # Files that say nothing are from before there was a choice.
+    found = str(prepared.attrs.get("ground_truth", "neutral"))
+    if protocol.ground_truth != "native" and found != protocol.ground_truth:
+        raise UserError(
+            f"{prepared.path}: ground_truth: {found!r}, but protocol {protocol.name} needs "
+            f"{protocol.ground_truth!r}; change datasets.*.ground_truth or the entry's protocol in "
+            "params.yaml"
+        )
+
+
 def recover_and_score(
     predictor: Predictor,
     features: Features,
@@ -64,8 +80,10 @@ def recover_and_score(
     ``how`` is handed to :meth:`Predictor.predict`.
 
     Raises:
-        UserError: ``features`` were not made from ``prepared``, or a prediction diverged.
+        UserError: ``features`` were not made from ``prepared``, its true meshes are not those of
+            the protocol, or a prediction diverged.
     """
+    check_ground_truth(protocol, prepared)
     row_of = {name: row for row, name in enumerate(prepared.sample_ids())}
     unknown = [name for name in features.sample_id if name not in row_of]
     if unknown:

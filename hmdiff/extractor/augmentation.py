@@ -1,11 +1,15 @@
-"""Changes of colour and side that make more of the training images."""
+"""Changes of colour, side, rotation and scale that make more of the training images (METRO's)."""
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from hmdiff.kinds import Kind
+from hmdiff.params.models import AugmentationParams
 
 
 def mirror_order(kind: Kind) -> list[int]:
@@ -50,3 +54,55 @@ def mirror(
         torch.where(chosen[:, None, None], flipped, joints),
         torch.where(chosen[:, None], valid[:, order], valid),
     )
+
+
+def draw_turn(
+    count: int, params: AugmentationParams, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Angles in radians and sides of the crop over its own side, (count,) each.
+
+    METRO's: N(0, rotation) held within the limit, for ``rotation_share`` of the images, else 0;
+    and N(1, scale) held within its own.
+    """
+    limit, reach = params.rotation_limit, params.scale_limit
+    degrees = (params.rotation * torch.randn(count, generator=generator)).clamp(-limit, limit)
+    turned = torch.rand(count, generator=generator) < params.rotation_share
+    sides = 1 + params.scale * torch.randn(count, generator=generator)
+    angles = torch.where(turned, degrees * math.pi / 180, 0.0)
+    return angles, sides.clamp(1 - reach, 1 + reach)
+
+
+def turn_images(images: Tensor, angles: Tensor, sides: Tensor) -> Tensor:
+    """Images (B, 3, S, S) turned clockwise about their middle and cut out again.
+
+    The crop's side is multiplied by ``sides`` (B,): above 1 the person gets smaller. Only the
+    stored crop is there, so that what lies outside is black.
+    """
+    cos, sin = angles.cos(), angles.sin()
+    # Where each pixel of the result comes from: the inverse of :func:`turn_points`.
+    matrix = torch.stack([torch.stack([cos, sin], 1), torch.stack([-sin, cos], 1)], 1)
+    matrix = functional.pad(matrix * sides[:, None, None], (0, 1)).to(images)
+    grid = functional.affine_grid(matrix, list(images.shape), align_corners=False)
+    return functional.grid_sample(images, grid, align_corners=False)
+
+
+def turn_points(points: Tensor, angles: Tensor) -> Tensor:
+    """Root-relative points (B, n, 3) turned with the image, about the camera's optical axis.
+
+    Clockwise on the screen, for x is right and y down. That is exact for a crop in the middle of
+    the image, and for others as exact as a camera without perspective. The scale of a crop does
+    not change metres.
+    """
+    cos, sin = (part.to(points)[:, None] for part in (angles.cos(), angles.sin()))
+    x, y, z = points.unbind(-1)
+    return torch.stack([cos * x - sin * y, sin * x + cos * y, z], -1)
+
+
+def turn(
+    images: Tensor, points: Tensor, params: AugmentationParams, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Turn and rescale images (B, 3, S, S) in 0..1, and turn their points (B, n, 3)."""
+    if not (params.rotation or params.scale):
+        return images, points
+    angles, sides = draw_turn(len(images), params, generator)
+    return turn_images(images, angles, sides), turn_points(points, angles)

@@ -1,4 +1,4 @@
-"""Running the frozen extractor over images: f_I and U of each."""
+"""Running the frozen extractor over images: f_I and U of each, or of changed copies of them."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ import numpy as np
 import torch
 
 from hmdiff.compute import autocast, generator
+from hmdiff.extractor.augmentation import draw_turn, jitter_colour, turn_images
 from hmdiff.extractor.model import Extractor, image_feature
-from hmdiff.extractor.training import unit_range
+from hmdiff.params.models import AugmentationParams
 
 
 @torch.no_grad()
@@ -25,7 +26,7 @@ def extract(
     """f_I and U of a batch.
 
     Args:
-        images: (B, 3, S, S) uint8 RGB crops.
+        images: (B, 3, S, S) RGB crops in 0..1, on the extractor's device.
         names: one a crop; its draws depend on it and on ``seed``, not on the batch.
         draws: N, samples of U an image.
 
@@ -35,7 +36,7 @@ def extract(
     """
     device = extractor.mean.device
     with autocast(device, precision):
-        extraction = extractor(unit_range(images, device))
+        extraction = extractor(images)
     prior = extractor.prior(extraction)
     tensors = {
         "image_feature": image_feature(extraction.context).half(),
@@ -45,3 +46,27 @@ def extract(
         "spread": prior.spread,
     }
     return {name: tensor.cpu().numpy() for name, tensor in tensors.items()}
+
+
+def changed_copies(
+    images: torch.Tensor, names: Sequence[str], params: AugmentationParams, seed: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Copies of images (B, 3, S, S) in 0..1 with other colours, angles and scales.
+
+    They are not mirrored: a mirrored mesh would need to know which vertex takes whose place.
+
+    Args:
+        names: one a copy; its changes depend on it and on ``seed``, not on the batch.
+
+    Returns:
+        The copies, and the angles (B,) by which their truth must be turned
+        (:func:`hmdiff.extractor.augmentation.turn_points`).
+    """
+    generators = [generator(seed, "copy", name) for name in names]
+    coloured = [
+        jitter_colour(image[None], params.colour_gain, params.colour_offset, random)
+        for image, random in zip(images, generators, strict=True)
+    ]
+    turns = [draw_turn(1, params, random) for random in generators]
+    angles, sides = (torch.cat(column) for column in zip(*turns, strict=True))
+    return turn_images(torch.cat(coloured), angles, sides), angles

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 
 import h5py
@@ -26,7 +26,7 @@ ARRAYS = (
 
 @dataclass(frozen=True)
 class Features:
-    """Rows of one or several features files; lengths in metres, root-relative camera frame."""
+    """Rows of features files, in memory; lengths in metres, root-relative camera frame."""
 
     image_feature: Tensor  # f_I (n, 49, 128) float16
     draws: Tensor  # u_i (n, N, J, 3) float32, samples of U (Eq. 10)
@@ -59,53 +59,133 @@ class Features:
         return self.select([row * len(self) // count for row in range(count)])
 
 
-def read_features(path: Path, split: str) -> Features:
-    """Read one split of a features file, or of all ``*.h5`` of a folder in the order of names.
+def unlabelled(arrays: Mapping[str, np.ndarray], sample_id: list[str]) -> Features:
+    """Rows of which nothing is known but what the extractor saw (the ``arrays`` of ``extract``)."""
+    seen = {name: torch.from_numpy(values) for name, values in arrays.items()}
+    unknown = torch.full_like(seen["centre"], torch.nan)
+    return Features(
+        **seen,
+        coarse=unknown,
+        joints=unknown,
+        valid_mesh=torch.zeros(len(unknown), dtype=torch.bool),
+        valid_joints=torch.zeros(unknown.shape[:2], dtype=torch.bool),
+        sample_id=sample_id,
+        names=["unlabelled"] * len(unknown),
+    )
+
+
+class FeatureFiles:
+    """Rows of one split of several features files, each read from the disk when it is asked for.
+
+    The files are mapped into memory: what was read lately stays in the system's cache, which gives
+    it up when memory is short. So a set of any size can be trained on, and a small one as fast as
+    if it were held.
+
+    Args:
+        paths: features files, whose rows follow one another.
+        split: one of SPLITS.
+        copies: whether augmented copies of an image (see extract_features) are rows too.
 
     Raises:
-        UserError: nothing is there, a file is cut or lacks a data set, the files do not belong
-            together, or no row is in ``split``.
+        UserError: a file is missing, is cut or lacks a data set, or the files do not belong
+            together.
     """
-    paths = sorted(path.glob("*.h5")) if path.is_dir() else [path]
-    if not paths:
-        raise UserError(f"{path}: no features in it; run extract_features")
-    parts = [_read_file(part, split) for part in paths]
-    joined: dict = {}
-    for field in fields(Features):
-        values = [getattr(part, field.name) for part in parts]
-        if field.name in ARRAYS:
-            if len({value.shape[1:] for value in values}) > 1:
-                raise UserError(
-                    f"{path}: {field.name}: shapes differ among the files; "
-                    "delete the odd one and run extract_features"
-                )
-            joined[field.name] = torch.cat(values)
-        else:
-            joined[field.name] = [item for value in values for item in value]
-    features = Features(**joined)
-    if not len(features):
+
+    def __init__(self, paths: Sequence[Path], split: str, copies: bool = True) -> None:
+        self._parts = [_MappedFile(path, split, copies) for path in paths]
+        self.sample_id = [name for part in self._parts for name in part.sample_id]
+        self.names = [part.dataset for part in self._parts for _ in part.rows]
+        self._ends = np.cumsum([len(part.rows) for part in self._parts])
+        first = self._parts[0].arrays
+        for part, path in zip(self._parts, paths, strict=True):
+            for name in ARRAYS:
+                if part.arrays[name].shape[1:] != first[name].shape[1:]:
+                    raise UserError(
+                        f"{path}: {name}: its shape is not that of {paths[0]}; "
+                        "delete the odd one and run extract_features"
+                    )
+
+    def __len__(self) -> int:
+        return len(self.sample_id)
+
+    @property
+    def counts(self) -> list[int]:
+        """Rows of each file."""
+        return [len(part.rows) for part in self._parts]
+
+    @property
+    def bytes(self) -> int:
+        """What all rows would take in memory."""
+        row = sum(array[:1].nbytes for array in self._parts[0].arrays.values())
+        return row * len(self)
+
+    def read(self, name: str, indices: Tensor | Iterable[int] | None = None) -> Tensor:
+        """The rows ``indices`` (None: all) of one of ``ARRAYS``, in that order."""
+        wanted = np.arange(len(self)) if indices is None else np.asarray(indices, dtype=np.int64)
+        part_of = np.searchsorted(self._ends, wanted, side="right")
+        arrays = [part.arrays[name] for part in self._parts]
+        found = np.empty((len(wanted), *arrays[0].shape[1:]), arrays[0].dtype)
+        for number in np.unique(part_of):
+            here = part_of == number
+            part = self._parts[number]
+            inside = wanted[here] - (self._ends[number] - len(part.rows))
+            found[here] = arrays[number][part.rows[inside]]
+        return torch.from_numpy(found)
+
+    def select(self, indices: Tensor | Iterable[int]) -> Features:
+        """The rows ``indices``, in that order, in memory."""
+        rows = torch.as_tensor(indices, dtype=torch.long)
+        lists = {
+            name: [getattr(self, name)[row] for row in rows.tolist()]
+            for name in ("sample_id", "names")
+        }
+        return Features(**{name: self.read(name, rows) for name in ARRAYS}, **lists)
+
+
+def read_features(path: Path, split: str) -> Features:
+    """Read one split of a features file into memory; of every image the plain copy alone.
+
+    Raises:
+        UserError: the file is missing, is cut or lacks a data set, or no row is in ``split``.
+    """
+    rows = FeatureFiles([path], split, copies=False)
+    if not len(rows):
         raise UserError(f"{path}: split: no row of {split!r}; run prepare with more samples")
-    return features
+    return rows.select(range(len(rows)))
 
 
-def _read_file(path: Path, split: str) -> Features:
-    remedy = f"run extract_features@{path.stem}"
-    if not path.exists():
-        raise UserError(f"{path}: no such file; {remedy}")
-    try:
-        with h5py.File(path, "r") as file:
-            rows = np.flatnonzero(file["split"][:] == SPLITS.index(split))
-            # Whole arrays are read first: h5py's own fancy indexing is far slower.
-            arrays = {name: torch.from_numpy(file[name][:][rows]) for name in ARRAYS}
-            ids = file["sample_id"].asstr()[:]
-            dataset = str(file.attrs["dataset"])
-    except OSError:
-        raise UserError(f"{path}: is cut or not HDF5; delete it and {remedy}") from None
-    except KeyError as error:
-        raise UserError(f"{path}: {error.args[0]}; delete it and {remedy}") from None
-    return Features(
-        **arrays, sample_id=[str(ids[row]) for row in rows], names=[dataset] * len(rows)
-    )
+class _MappedFile:
+    """The arrays of one features file, mapped, and which of their rows belong to a split."""
+
+    def __init__(self, path: Path, split: str, copies: bool) -> None:
+        remedy = f"run extract_features@{path.stem}"
+        if not path.exists():
+            raise UserError(f"{path}: no such file; {remedy}")
+        try:
+            with h5py.File(path, "r") as file:
+                chosen = file["split"][:] == SPLITS.index(split)
+                if not copies:
+                    chosen &= file["copy"][:] == 0
+                self.rows = np.flatnonzero(chosen)
+                ids = file["sample_id"].asstr()[:]
+                self.sample_id = [str(ids[row]) for row in self.rows]
+                self.dataset = str(file.attrs["dataset"])
+                self.arrays = {name: _mapped(path, file[name]) for name in ARRAYS}
+        except OSError:
+            raise UserError(f"{path}: is cut or not HDF5; delete it and {remedy}") from None
+        except KeyError as error:
+            raise UserError(f"{path}: {error.args[0]}; delete it and {remedy}") from None
+
+
+def _mapped(path: Path, dataset: h5py.Dataset) -> np.ndarray:
+    """One contiguous data set as an array over the file itself, which HDF5 need not be asked for.
+
+    h5py's own reading of scattered rows is far slower.
+    """
+    offset = dataset.id.get_offset()
+    if offset is None:  # empty, or written in chunks by something else
+        return dataset[:]
+    return np.memmap(path, dataset.dtype, "r", offset, dataset.shape)
 
 
 class FeaturesWriter:
@@ -117,7 +197,7 @@ class FeaturesWriter:
         self.written = 0
 
     def append(self, block: Mapping[str, np.ndarray | list[str]]) -> None:
-        """Write the next rows: all of ``ARRAYS``, ``split`` and ``sample_id``."""
+        """Write the next rows: all of ``ARRAYS``, ``split``, ``copy`` and ``sample_id``."""
         rows = slice(self.written, self.written + len(block["split"]))
         for name, values in block.items():
             if name not in self._file:

@@ -87,6 +87,11 @@ class Extractor(nn.Module):
         return Prior(extraction.xy, extraction.z, self.grid, self.kind.root)
 
 
+def unit_range(images: Tensor, device: torch.device) -> Tensor:
+    """uint8 RGB -> float32 in 0..1 on ``device``."""
+    return images.to(device).float() / 255
+
+
 def image_feature(context: Tensor) -> Tensor:
     """f_I (B, 49, 128) of f_c (B, C, 7, 7): flatten, then average over groups of channels.
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import torch
@@ -12,12 +13,13 @@ from torch import Tensor, nn
 from torch.utils.data import ConcatDataset, DataLoader, Dataset
 from tqdm import tqdm
 
+from hmdiff.batches import row_weights, sample_batches
 from hmdiff.compute import autocast, generator
 from hmdiff.datasets.prepared import PreparedFile, PreparedImages
 from hmdiff.errors import UserError
-from hmdiff.extractor.augmentation import jitter_colour, mirror, mirror_order
+from hmdiff.extractor.augmentation import jitter_colour, mirror, mirror_order, turn
 from hmdiff.extractor.heatmaps import heatmap_loss
-from hmdiff.extractor.model import Extractor
+from hmdiff.extractor.model import Extractor, unit_range
 from hmdiff.params.models import ExtractorParams
 
 Batch = tuple[Tensor, Tensor, Tensor]  # images uint8 (B, 3, S, S), joints (B, J, 3), valid (B, J)
@@ -25,17 +27,23 @@ Batch = tuple[Tensor, Tensor, Tensor]  # images uint8 (B, 3, S, S), joints (B, J
 
 @dataclass(frozen=True)
 class Pool:
-    """Images of one split of one or several data sets, and a name of each for messages."""
+    """Images of one split of one or several data sets."""
 
     images: Dataset  # of (uint8 (3, S, S), joints (J, 3), valid (J,)), as PreparedImages
-    names: Sequence[str]
+    names: Sequence[str]  # of each image, for messages
+    weights: Tensor  # (n,) how often each image is seen in an epoch
 
     def __len__(self) -> int:
         return len(self.names)
 
 
-def split_pool(paths: Sequence[Path], split: str, image_size: int) -> Pool:
+def split_pool(
+    paths: Sequence[Path], weights: Sequence[float], split: str, image_size: int
+) -> Pool:
     """The images of ``split`` in all prepared files ``paths``, in their order.
+
+    Args:
+        weights: one a file, see :class:`Pool`.
 
     Raises:
         UserError: no file has an image of this split.
@@ -52,12 +60,8 @@ def split_pool(paths: Sequence[Path], split: str, image_size: int) -> Pool:
             f"{', '.join(map(str, paths))}: split: no image of {split!r}; "
             "raise its count in params.yaml and run prepare again"
         )
-    return Pool(ConcatDataset(images), names)
-
-
-def unit_range(images: Tensor, device: torch.device) -> Tensor:
-    """uint8 RGB -> float32 in 0..1 on ``device``."""
-    return images.to(device).float() / 255
+    counts = [len(part) for part in images]
+    return Pool(ConcatDataset(images), names, row_weights(counts, weights))
 
 
 def learning_rate(step: int, steps: int, warmup: int, peak: float) -> float:
@@ -65,13 +69,6 @@ def learning_rate(step: int, steps: int, warmup: int, peak: float) -> float:
     if step < warmup:
         return peak * (step + 1) / warmup
     return peak * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(steps - warmup, 1)))
-
-
-def batches(count: int, batch: int, steps: int, order: torch.Generator) -> list[list[int]]:
-    """Row numbers of ``steps`` batches: one permutation of ``count`` rows after the other."""
-    needed = batch * steps
-    rows = torch.cat([torch.randperm(count, generator=order) for _ in range(-(-needed // count))])
-    return rows[:needed].view(steps, batch).tolist()
 
 
 def train_extractor(
@@ -89,7 +86,8 @@ def train_extractor(
 
     AdamW, warm-up and cosine, gradient norm clipped; ``settings.validations`` evenly spaced
     validations, the last one after the last step. The order of the images and their augmentation
-    depend on ``seed`` alone.
+    depend on ``seed`` alone. With ``settings.micro_batch`` the gradients are those of the whole
+    batch but for BatchNorm, whose statistics are then those of each part.
 
     Raises:
         UserError: the loss is not finite; the line names the step and the images.
@@ -101,28 +99,33 @@ def train_extractor(
         fused=device.type in ("cpu", "cuda"),  # not every device has it
     )
     steps = max(settings.samples // settings.batch, 1)
-    plan = batches(len(train), settings.batch, steps, generator(seed, "extractor", "order"))
-    loader = DataLoader(train.images, batch_sampler=plan, num_workers=workers)
+
+    def plan() -> Iterator[list[int]]:
+        order = generator(seed, "extractor", "order")
+        for rows in sample_batches(train.weights, steps * settings.batch, settings.batch, order):
+            yield rows.tolist()
+
+    loader = DataLoader(train.images, batch_sampler=plan(), num_workers=workers)
     marks = {round(steps * (i + 1) / settings.validations) for i in range(settings.validations)}
     noise = generator(seed, "extractor", "augmentation")
     curve: list[dict[str, float]] = []
     losses: list[float] = []
-    for step, batch in enumerate(tqdm(loader, "pre-train", disable=None)):
+    for step, batch in enumerate(tqdm(loader, "pre-train", steps, disable=None)):
         rate = learning_rate(step, steps, settings.warmup, settings.learning_rate)
         for group in optimiser.param_groups:
             group["lr"] = rate
-        loss = _loss(extractor, batch, settings, noise, device, precision)
-        if not loss.isfinite():
-            names = ", ".join(train.names[row] for row in plan[step][:8])
+        optimiser.zero_grad(set_to_none=True)
+        loss = _backward(extractor, batch, settings, noise, device, precision)
+        if not math.isfinite(loss):
+            rows = next(islice(plan(), step, None))
+            names = ", ".join(train.names[row] for row in rows[:8])
             raise UserError(
                 f"params.yaml: extractor learning_rate: the loss is not finite at step {step} "
                 f"(images {names}, ...); lower it, or look at these images"
             )
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
         nn.utils.clip_grad_norm_(extractor.parameters(), settings.clip)
         optimiser.step()
-        losses.append(loss.item())
+        losses.append(loss)
         if step + 1 in marks:
             error = validate(extractor, validation, settings.batch, device, precision)
             curve.append(
@@ -143,24 +146,35 @@ def _placed(batch: Batch, device: torch.device) -> Batch:
     return unit_range(images, device), joints.to(device), valid.to(device)
 
 
-def _loss(
+def _backward(
     extractor: Extractor,
     batch: Batch,
     settings: ExtractorParams,
     noise: torch.Generator,
     device: torch.device,
     precision: str,
-) -> Tensor:
+) -> float:
+    """Add the gradients of one augmented batch, part by part; return its loss."""
+    changes = settings.augmentation
     images, joints, valid = _placed(batch, device)
-    images = jitter_colour(images, settings.colour_gain, settings.colour_offset, noise)
+    images = jitter_colour(images, changes.colour_gain, changes.colour_offset, noise)
     images, joints, valid = mirror(
-        images, joints, valid, mirror_order(extractor.kind), settings.mirror, noise
+        images, joints, valid, mirror_order(extractor.kind), changes.mirror, noise
     )
-    with autocast(device, precision):
-        _, xy, z = extractor(images)
-    return heatmap_loss(
-        xy, z, joints, valid, extractor.grid, settings.target_sigma, settings.l1_weight
-    )
+    images, joints = turn(images, joints, changes, noise)
+    total = 0.0
+    size = settings.micro_batch or len(images)
+    for part in zip(images.split(size), joints.split(size), valid.split(size), strict=True):
+        with autocast(device, precision):
+            _, xy, z = extractor(part[0])
+        loss = heatmap_loss(
+            xy, z, *part[1:], extractor.grid, settings.target_sigma, settings.l1_weight
+        )
+        # Each part's loss is a mean over its own valid joints.
+        share = loss * (part[2].sum() / valid.sum().clamp(min=1))
+        share.backward()
+        total += share.item()
+    return total
 
 
 @torch.no_grad()

@@ -18,6 +18,8 @@ from hmdiff.params.models import (
     DiffusionParams,
     ExperimentParams,
     ExtractorParams,
+    FeaturesParams,
+    FinetuneParams,
     MeshSamplingParams,
     PriorParams,
     TrainingParams,
@@ -44,6 +46,7 @@ class Params(Section):
     standins: dict[str, AnyStandIn]
     prepare: PrepareParams
     extractor: dict[Literal["body", "hand"], ExtractorParams]
+    features: FeaturesParams
     prior: PriorParams
     diffusion: DiffusionParams
     denoiser: DenoiserParams
@@ -52,9 +55,15 @@ class Params(Section):
     evaluation: EvaluationParams
     speed: SpeedParams
     experiments: dict[str, ExperimentParams]
+    finetunes: dict[str, FinetuneParams]
     methods: dict[str, MethodParams]
     evaluations: dict[str, EvaluationItem]
     datasets: dict[str, AnyDataset]
+
+    @property
+    def trained(self) -> dict[str, ExperimentParams | FinetuneParams]:
+        """All that is trained and can be evaluated, by name."""
+        return {**self.experiments, **self.finetunes}
 
 
 def load_params(path: str | Path = "params.yaml") -> Params:
@@ -66,13 +75,50 @@ def load_params(path: str | Path = "params.yaml") -> Params:
     """
     raw = read_yaml(path)
     try:
-        return Params.model_validate(raw)
+        params = Params.model_validate(raw)
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"]) or "the file"
-        raise UserError(
-            f"{path}: {key}: {first['msg']} (found {first['input']!r}); mend the value"
-        ) from None
+        # Of a key that is missing, pydantic's input is the whole section.
+        found = "" if first["type"] == "missing" else f" (found {first['input']!r})"
+        raise UserError(f"{path}: {key}: {first['msg']}{found}; mend the value") from None
+    check_training(params, path)
+    return params
+
+
+def check_training(params: Params, path: str | Path = "params.yaml") -> None:
+    """Make sure that extractors, experiments and fine-tunings name what there is.
+
+    Raises:
+        UserError: one of them names a data set or an experiment that is missing, is of another
+            kind, or cannot be fine-tuned.
+    """
+    extractors = {name: (name, item.datasets) for name, item in params.extractor.items()}
+    experiments, finetunes = (
+        {name: (item.kind, item.datasets) for name, item in section.items()}
+        for section in (params.experiments, params.finetunes)
+    )
+    sections = {"extractor": extractors, "experiments": experiments, "finetunes": finetunes}
+    for section, entries in sections.items():
+        for name, (kind, datasets) in entries.items():
+            known = [key for key, item in params.datasets.items() if item.kind == kind]
+            for dataset in datasets:
+                if dataset not in known:
+                    raise UserError(
+                        f"{path}: {section}.{name}.datasets: {dataset!r} is no data set of kind "
+                        f"{kind}; take of {', '.join(known)}"
+                    )
+    for name, item in params.finetunes.items():
+        base = params.experiments.get(item.base)
+        if base is None or base.kind != item.kind or base.model == "linear":
+            raise UserError(
+                f"{path}: finetunes.{name}.base: {item.base!r} is no diffusion or direct "
+                f"experiment of kind {item.kind}; name one"
+            )
+        if name in params.experiments:
+            raise UserError(
+                f"{path}: finetunes.{name}: an experiment has this name too; take another"
+            )
 
 
 def read_yaml(path: str | Path) -> Any:

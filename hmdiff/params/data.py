@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from hmdiff.params.base import Count, Positive, Section, Unit
+from hmdiff.params.base import Count, NotNegative, Positive, Section, Unit
 
 
 class StandInParams(Section):
@@ -39,8 +39,20 @@ class FreiHandStandIn(StandInParams):
     occluders: Unit
 
 
+class WildStandIn(Section):
+    """Of the data sets that are only trained on."""
+
+    layout: Literal["up3d", "muco", "coco", "mpii"]
+    train: Count
+    frame: Annotated[int, Field(ge=64, le=2048)]
+    yaw: Annotated[float, Field(ge=0, le=180)]
+    pairs: Unit
+    workers: Count
+
+
 AnyStandIn = Annotated[
-    Human36MStandIn | ThreeDPWStandIn | FreiHandStandIn, Field(discriminator="layout")
+    Human36MStandIn | ThreeDPWStandIn | FreiHandStandIn | WildStandIn,
+    Field(discriminator="layout"),
 ]
 
 
@@ -53,6 +65,7 @@ class PrepareParams(Section):
     quality: Annotated[int, Field(ge=1, le=100)]
     chroma: Literal["4:4:4", "4:2:2", "4:2:0"]
     workers: Count
+    skip_limit: Unit
 
 
 class DatasetParams(Section):
@@ -79,6 +92,7 @@ class ThreeDPWDataset(DatasetParams):
     layout: Literal["3dpw"]
     kind: Literal["body"]
     crop: Positive
+    ground_truth: Literal["neutral", "gendered"]
 
 
 class FreiHandDataset(DatasetParams):
@@ -88,6 +102,38 @@ class FreiHandDataset(DatasetParams):
     held_out: Count
 
 
+class WildDataset(DatasetParams):
+    kind: Literal["body"]
+    crop: Positive
+    smallest_box: NotNegative
+
+
+class UP3DDataset(WildDataset):
+    layout: Literal["up3d"]
+
+
+class MuCoDataset(WildDataset):
+    layout: Literal["muco"]
+    fit_limit: Positive
+
+
+class CocoDataset(WildDataset):
+    layout: Literal["coco"]
+    keypoints: Annotated[int, Field(ge=0, le=17)]
+
+
+class MPIIDataset(WildDataset):
+    layout: Literal["mpii"]
+    keypoints: Annotated[int, Field(ge=0, le=16)]
+
+
 AnyDataset = Annotated[
-    Human36MDataset | ThreeDPWDataset | FreiHandDataset, Field(discriminator="layout")
+    Human36MDataset
+    | ThreeDPWDataset
+    | FreiHandDataset
+    | UP3DDataset
+    | MuCoDataset
+    | CocoDataset
+    | MPIIDataset,
+    Field(discriminator="layout"),
 ]

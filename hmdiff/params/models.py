@@ -3,11 +3,25 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from hmdiff.params.base import Count, Heads, NotNegative, Positive, Section, Unit, Whole
+
+
+def _listed(value: Any) -> Any:
+    """A plain list of names as the mapping in which each of them has weight 1."""
+    if not isinstance(value, list | tuple):
+        return value
+    if len(set(map(str, value))) != len(value):
+        raise ValueError("names a data set twice")
+    return dict.fromkeys(value, 1.0)
+
+
+Mixture = Annotated[dict[str, Positive], BeforeValidator(_listed), Field(min_length=1)]
+"""Data sets that something is trained on, in this order, each with its weight: how often one of its
+samples is seen in an epoch. A plain list gives all of them weight 1, which is concatenation."""
 
 
 class BodyModelParams(Section):
@@ -34,7 +48,19 @@ class MeshSamplingParams(Section):
         return self
 
 
+class AugmentationParams(Section):
+    colour_gain: Unit
+    colour_offset: Unit
+    mirror: Unit
+    rotation: NotNegative
+    rotation_limit: Annotated[float, Field(ge=0, le=180)]
+    rotation_share: Unit
+    scale: NotNegative
+    scale_limit: Annotated[float, Field(ge=0, lt=1)]
+
+
 class ExtractorParams(Section):
+    datasets: Mixture
     backbone: str
     pretrained: Path | None
     image_size: Annotated[int, Field(ge=56, multiple_of=56)]
@@ -42,16 +68,26 @@ class ExtractorParams(Section):
     half_extent: Positive
     samples: Count
     batch: Annotated[int, Field(ge=2)]
+    micro_batch: Annotated[int, Field(ge=2)] | None
     learning_rate: Positive
     weight_decay: NotNegative
     warmup: Whole
     clip: Positive
     target_sigma: Positive
     l1_weight: NotNegative
-    colour_gain: Unit
-    colour_offset: Unit
-    mirror: Unit
     validations: Count
+    augmentation: AugmentationParams
+
+    @model_validator(mode="after")
+    def _whole_parts(self) -> ExtractorParams:
+        # Equal parts: BatchNorm cannot do with one image, nor should one part count more.
+        if self.micro_batch is not None and self.batch % self.micro_batch:
+            raise ValueError(f"micro_batch must divide the batch of {self.batch}, or be null")
+        return self
+
+
+class FeaturesParams(Section):
+    copies: Count
 
 
 class PriorParams(Section):
@@ -105,10 +141,19 @@ class ExperimentParams(Section):
     model: Literal["diffusion", "direct", "linear"]
     condition: Literal["image", "pose", "both"]
     depth: Whole
-    features: Path
+    datasets: Mixture
 
     @model_validator(mode="after")
     def _deep_enough(self) -> ExperimentParams:
         if self.depth == 0 and self.model != "linear":
             raise ValueError(f"depth must be 1 or more, for the model is {self.model}")
         return self
+
+
+class FinetuneParams(Section):
+    kind: Literal["body", "hand"]
+    base: str
+    datasets: Mixture
+    samples: Count
+    learning_rate: Positive
+    warmup: Whole

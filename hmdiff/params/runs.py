@@ -48,6 +48,7 @@ class MethodParams(Section):
     kind: Literal["body", "hand"]
     dataset: str
     guidance: Literal["none", "dat", "disrupted"]
+    protocol: str | None = None  # of evaluation/protocols.yaml; None: that of the data set
     candidates: Annotated[tuple[Count, ...], Field(min_length=1)]
 
 
@@ -60,3 +61,4 @@ class EvaluationItem(Section):
     start: Literal["noise", "prior"]
     prior: Literal["draws", "peak"]
     activation: bool
+    protocol: str | None = None

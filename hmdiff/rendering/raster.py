@@ -6,24 +6,13 @@ one CPU to another. Needs no display and no graphics library.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from hmdiff.jit import jit
+
 NEAR = 0.01  # metres; triangles that reach closer to the camera's plane are not drawn
 MIN_AREA = 1e-9  # samples squared; thinner triangles cover no sample and would divide by zero
-
-
-def jit(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Compile with numba; cached on disk where any cache folder can be written, else in memory."""
-    options = {"fastmath": False, "nogil": True, "error_model": "numpy"}
-    try:
-        return numba.njit(cache=True, **options)(function)
-    except RuntimeError:  # numba found neither the package's nor the user's folder writable
-        return numba.njit(cache=False, **options)(function)
 
 
 @jit

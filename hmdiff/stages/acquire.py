@@ -65,7 +65,7 @@ def _describe(folder: Path, layout: Layout, facts: dict[str, Any]) -> None:
     """Write ``manifest.json``: ``facts``, how many images, and the annotation files' hashes."""
     annotations = sorted(folder.glob(layout.annotations))
     facts = facts | {
-        "images": sum(1 for _ in folder.rglob("*.jpg")),
+        "images": sum(1 for _ in folder.rglob(layout.images)),
         "annotations": {path.relative_to(folder).as_posix(): sha256(path) for path in annotations},
     }
     write_json(folder / "manifest.json", facts)

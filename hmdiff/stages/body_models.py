@@ -1,4 +1,4 @@
-"""Stage ``body_models``: the open stand-in, or the user's licensed model in a clean file."""
+"""Stage ``body_models``: the open stand-in, or the user's licensed model in clean files."""
 
 from __future__ import annotations
 
@@ -21,24 +21,28 @@ _BUILDERS = {"smpl": build_smpl, "mano": build_mano}
 
 
 def run(model: str, licensed: Path, out: Path, params: Params) -> None:
-    """Write ``out``: the model's pickle, regressor.npy (J, V) and model.json.
+    """Write ``out``: a pickle for each gender, regressor.npy (J, V) and model.json.
 
     Args:
         model: "smpl" or "mano".
-        licensed: folder where a user may have placed the licensed model.
+        licensed: folder where a user may have placed the licensed model; of SMPL's genders the
+            neutral one is a must.
     """
     kind = MODELS[model]
-    path = find_licensed(licensed, kind)
-    if path is not None:
-        arrays, regressor = read_licensed(path, kind)
-        facts = {"source": "licensed", "file": path.name, "sha256": sha256(path)}
+    paths = find_licensed(licensed, kind)
+    if paths:
+        arrays, regressor = read_licensed(paths, kind)
+        files = {gender: {"file": path.name, "sha256": sha256(path)}
+                 for gender, path in paths.items()}  # fmt: skip
+        facts = {"source": "licensed", "files": files}
     else:
         # One thread: the sums of a parallel matrix product depend on the number of threads.
         with threadpool_limits(1):
             rng = np.random.default_rng(params.seed)
             arrays = _BUILDERS[model](read_makehuman(), params.body_models[model], rng)
-            own = arrays["J_regressor"].toarray()
-            regressor = evaluation_regressor(kind, own, arrays["v_template"])
+            own = arrays["neutral"]["J_regressor"].toarray()
+            regressor = evaluation_regressor(kind, own, arrays["neutral"]["v_template"])
         facts = {"source": "stand-in", "assets": "MakeHuman (CC0)", "seed": params.seed}
     write_folder(out, kind, arrays, regressor, facts)
-    print(f"{out}: {facts['source']} {model}, {kind.vertices} vertices, {kind.faces} faces")
+    genders = " and ".join(arrays)
+    print(f"{out}: {facts['source']} {model} ({genders}), {kind.vertices} vertices")

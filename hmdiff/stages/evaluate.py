@@ -12,9 +12,9 @@ from hmdiff.bodies.model import BodyModel
 from hmdiff.bodies.sampling import MeshSampling
 from hmdiff.compute import resolve_device, use_threads
 from hmdiff.datasets.prepared import PreparedFile
-from hmdiff.evaluation.bootstrap import mean_interval
-from hmdiff.evaluation.items import find_evaluation, read_trained
-from hmdiff.evaluation.protocols import UNITS, Protocol, load_protocol
+from hmdiff.evaluation.bootstrap import figures
+from hmdiff.evaluation.items import find_evaluation, protocol_of, read_trained
+from hmdiff.evaluation.protocols import Protocol
 from hmdiff.evaluation.recovery import Recovered, recover_and_score, scorable
 from hmdiff.evaluation.selection import read_steps
 from hmdiff.extractor.features import read_features
@@ -51,7 +51,7 @@ def run(
     """
     use_threads(params.compute.threads)
     what = find_evaluation(evaluation, params)
-    protocol = load_protocol(what.dataset)
+    protocol = protocol_of(f"evaluations.{evaluation}", what)
     how = {
         "steps": read_steps(steps, what.method),
         "guidance": what.guidance,
@@ -89,31 +89,21 @@ def run(
         "trained": trained,
     }
     _write(out, recovered, summary)
-    figures = ", ".join(
+    means = ", ".join(
         f"{name} {figure['mean']:.3g} [{figure['low']:.3g}, {figure['high']:.3g}]"
         for name, figure in summary["means"].items()
     )
-    print(f"evaluate@{evaluation}: {len(rows)} {source} images, {how['steps']} steps: {figures}")
+    print(f"evaluate@{evaluation}: {len(rows)} {source} images, {how['steps']} steps: {means}")
 
 
 def _figures(
     samples: pd.DataFrame, protocol: Protocol, settings: EvaluationParams, seed: int
 ) -> dict[str, Any]:
     """Means over samples with their bootstrap intervals, and how DAT went."""
-    means = {}
-    for name in protocol.metrics:
-        values = samples[name].to_numpy()
-        low, high = mean_interval(values, settings.bootstrap, seed)
-        means[name] = {
-            "mean": float(values.mean()),
-            "low": low,
-            "high": high,
-            "unit": UNITS[name],
-        }
     guided = samples["ratio"].notna().all()
     return {
         "primary": protocol.primary,
-        "means": means,
+        "means": figures(samples, protocol.metrics, settings.bootstrap, seed),
         "active_steps": float(samples["active_steps"].mean()),
         "ratio": float(samples["ratio"].mean()) if guided else None,
     }

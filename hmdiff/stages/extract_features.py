@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
+import torch
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
@@ -15,9 +18,10 @@ from hmdiff.compute import resolve_device, use_threads
 from hmdiff.datasets.prepared import PreparedFile, PreparedImages
 from hmdiff.datasets.sample import SPLITS
 from hmdiff.errors import UserError
-from hmdiff.extractor.extraction import extract
+from hmdiff.extractor.augmentation import turn_points
+from hmdiff.extractor.extraction import changed_copies, extract
 from hmdiff.extractor.features import features_writer
-from hmdiff.extractor.model import WEIGHTS, load_extractor
+from hmdiff.extractor.model import WEIGHTS, Extractor, load_extractor, unit_range
 from hmdiff.files import sha256
 from hmdiff.params import Params
 
@@ -26,6 +30,9 @@ def run(
     prepared: Path, extractor: Path, body: Path, sampling: Path, out: Path, params: Params
 ) -> None:
     """Write f_I, U and the true coarse meshes of all samples of ``prepared`` to ``out``.
+
+    With ``params.features.copies`` above 1, copies of the training images follow, changed as
+    ``extractor.*.augmentation`` says; their truth is turned with them.
 
     Args:
         prepared: one prepared file.
@@ -45,33 +52,68 @@ def run(
         if down.shape[1] != body_model.kind.vertices:
             raise UserError(f"{sampling}: not made for {body}; run mesh_sampling again")
         attrs["extractor"] = sha256(extractor / WEIGHTS)
-        truth = {
-            name: file.array(name) for name in ("joints", "valid_mesh", "valid_joints", "split")
-        }
-        ids = file.sample_ids()
-        images = PreparedImages(prepared, range(len(file)), network.architecture.image_size)
-        batch = params.extractor[attrs["kind"]].batch
-        loader = DataLoader(images, batch, num_workers=params.compute.workers)
+        # The plain images in their order, then the copies of the training images.
+        copies = [np.arange(len(file))] + [file.indices("train")] * (params.features.copies - 1)
+        count = sum(len(rows) for rows in copies)
         errors = []
-        with features_writer(out, len(file), attrs) as writer:
-            for crops, _, _ in tqdm(loader, "extract", disable=None):
-                rows = np.arange(writer.written, writer.written + len(crops))
-                names = [f"{attrs['dataset']}/{ids[row]}" for row in rows]
-                block = extract(
-                    network,
-                    crops,
-                    names,
-                    draws=params.prior.draws,
-                    seed=params.seed,
-                    precision=params.compute.precision,
-                )
-                block |= {name: values[rows] for name, values in truth.items()}
-                block["coarse"] = _coarse(file, rows, block["valid_mesh"], body_model, down)
-                writer.append({**block, "sample_id": [ids[row] for row in rows]})
-                distance = np.linalg.norm(block["centre"] - block["joints"], axis=-1)
-                errors.append(distance.mean(1, where=block["valid_joints"]))
-    per_split = _per_split(np.concatenate(errors), truth["split"])
-    print(f"{out}: {len(ids)} samples; MPJPE of U's mean in mm: {per_split}")
+        with (
+            features_writer(out, count, attrs) as writer,
+            tqdm(total=count, desc="extract", disable=None) as bar,
+        ):
+            for copy, rows in enumerate(copies):
+                for block in _blocks(network, file, rows, copy, params):
+                    at = block.pop("row")
+                    block["coarse"] = _coarse(file, at, block["valid_mesh"], body_model, down)
+                    angles = torch.from_numpy(block.pop("angle"))
+                    for name in ("coarse", "joints"):  # by nothing, where it is no copy
+                        turned = turn_points(torch.from_numpy(block[name]), angles)
+                        block[name] = turned.numpy()
+                    writer.append(block)
+                    bar.update(len(at))
+                    if not copy:
+                        distance = np.linalg.norm(block["centre"] - block["joints"], axis=-1)
+                        errors.append(distance.mean(1, where=block["valid_joints"]))
+        per_split = _per_split(np.concatenate(errors), file.array("split"))
+    print(f"{out}: {count} rows; MPJPE of U's mean in mm: {per_split}")
+
+
+def _blocks(
+    network: Extractor, file: PreparedFile, rows: np.ndarray, copy: int, params: Params
+) -> Iterator[dict[str, Any]]:
+    """Columns of ``rows``, a batch at a time: f_I, U and the unturned truth but for the mesh.
+
+    ``copy`` 0 are the plain images, other copies are changed; ``angle`` (B,) says how far each is
+    turned, ``row`` which row it is.
+    """
+    settings, device = params.extractor[network.kind.name], network.mean.device
+    names = ("joints", "valid_mesh", "valid_joints", "split")
+    truth = {name: file.array(name) for name in names}
+    ids, dataset = file.sample_ids(), file.attrs["dataset"]
+    images = PreparedImages(file.path, rows, network.architecture.image_size)
+    loader = DataLoader(images, settings.batch, num_workers=params.compute.workers)
+    for number, (crops, _, _) in enumerate(loader):
+        at = rows[number * settings.batch :][: len(crops)]
+        crops = unit_range(crops, device)
+        streams = [f"{dataset}/{ids[row]}" + (f"#{copy}" if copy else "") for row in at]
+        angles = torch.zeros(len(at))
+        if copy:
+            crops, angles = changed_copies(crops, streams, settings.augmentation, params.seed)
+        block = extract(
+            network,
+            crops,
+            streams,
+            draws=params.prior.draws,
+            seed=params.seed,
+            precision=params.compute.precision,
+        )
+        block |= {name: values[at] for name, values in truth.items()}
+        yield {
+            **block,
+            "copy": np.full(len(at), copy, np.uint16),
+            "sample_id": [ids[row] for row in at],
+            "angle": angles.numpy(),
+            "row": at,
+        }
 
 
 def _coarse(

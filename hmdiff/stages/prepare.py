@@ -10,6 +10,7 @@ from hmdiff.bodies.model import BodyModel
 from hmdiff.compute import use_threads
 from hmdiff.datasets.preparation import records
 from hmdiff.datasets.registry import find
+from hmdiff.datasets.tally import Tally
 from hmdiff.datasets.writer import write_prepared
 from hmdiff.errors import UserError
 from hmdiff.files import read_json
@@ -25,7 +26,8 @@ def run(dataset: str, raw: Path, body: Path, out: Path, params: Params) -> None:
         body: folder of the body or hand model.
 
     Raises:
-        UserError: the model is for the other kind, or a stand-in where the data are real.
+        UserError: the model is for the other kind, or a stand-in where the data are real; an
+            annotation is damaged, or too many images are.
     """
     use_threads(params.compute.threads)
     settings, layout = find(dataset, params)
@@ -45,15 +47,26 @@ def run(dataset: str, raw: Path, body: Path, out: Path, params: Params) -> None:
             f"{body}: a stand-in, but {dataset} is real and made for {name.upper()}; place the "
             f"model as data/licensed/{name}/README.md says"
         )
-    samples = layout.read(raw, model, settings)
-    squares = [layout.square(sample, settings) for sample in samples]
     attrs = {
         "dataset": dataset,
         "source": source,
         "crop": layout.crop,
-        "protocol": layout.protocol,
+        "protocol": layout.protocol(raw, settings),
+        "ground_truth": getattr(settings, "ground_truth", "native"),
     }
-    rows = records(samples, squares, model, params.prepare)
-    rows = tqdm(rows, "prepare", len(samples), disable=None)
-    written = write_prepared(out, rows, model.kind, attrs, len(samples))
-    print(f"{out}: {written} of {len(samples)} samples, {source}")
+    tally = Tally()
+    rows = records(
+        layout.read(raw, model, settings, tally),
+        lambda sample: layout.square(sample, settings),
+        model,
+        params.prepare,
+        tally,
+    )
+    written = write_prepared(
+        out,
+        tqdm(rows, "prepare", disable=None),
+        model.kind,
+        attrs,
+        closing=lambda: {"skipped": tally.as_json()},
+    )
+    print(f"{out}: {written} samples, {source}; left out: {tally}")

@@ -1,10 +1,11 @@
-"""Stage ``pretrain_extractor``: phi_I and phi_P of one kind, from every prepared data set of it."""
+"""Stage ``pretrain_extractor``: phi_I and phi_P of one kind, from the data sets of its mixture."""
 
 from __future__ import annotations
 
 import csv
 from pathlib import Path
 
+from hmdiff.batches import mixture_files
 from hmdiff.compute import resolve_device, use_threads
 from hmdiff.datasets.prepared import PreparedFile
 from hmdiff.errors import UserError
@@ -15,7 +16,7 @@ from hmdiff.params import Params
 
 
 def run(kind: str, prepared: Path, out: Path, params: Params) -> None:
-    """Train on the train split of all files in ``prepared``; write the extractor's folder.
+    """Train on the train split of the kind's data sets; write the extractor's folder.
 
     Args:
         kind: "body" or "hand".
@@ -25,9 +26,7 @@ def run(kind: str, prepared: Path, out: Path, params: Params) -> None:
     use_threads(params.compute.threads_alone)
     settings = params.extractor[kind]
     device = resolve_device(params.compute.device)
-    paths = sorted(prepared.glob("*.h5"))
-    if not paths:
-        raise UserError(f"{prepared}: no prepared file in it; run prepare")
+    paths = mixture_files(prepared, settings.datasets)
     sources = set()
     for path in paths:
         with PreparedFile(path) as file:
@@ -38,10 +37,14 @@ def run(kind: str, prepared: Path, out: Path, params: Params) -> None:
         kind, settings.backbone, settings.image_size, settings.channels, settings.half_extent
     )
     extractor = Extractor(architecture, params.seed, settings.pretrained)
+    train, validation = (
+        split_pool(paths, list(settings.datasets.values()), split, settings.image_size)
+        for split in ("train", "val")
+    )
     curve = train_extractor(
         extractor,
-        split_pool(paths, "train", settings.image_size),
-        split_pool(paths, "val", settings.image_size),
+        train,
+        validation,
         settings,
         seed=params.seed,
         device=device,
@@ -49,7 +52,6 @@ def run(kind: str, prepared: Path, out: Path, params: Params) -> None:
         workers=params.compute.workers,
     )
     facts = {
-        "datasets": [path.stem for path in paths],
         "sources": sorted(sources),
         "seed": params.seed,
         "settings": settings.model_dump(mode="json"),

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from hmdiff.evaluation.items import find_method, read_trained
+from hmdiff.evaluation.items import find_method, protocol_of, read_trained
 from hmdiff.evaluation.selection import RULE, fewest_steps
 from hmdiff.files import write_json
 from hmdiff.params import Params
 from hmdiff.params.runs import MethodParams
+
+if TYPE_CHECKING:
+    from hmdiff.evaluation.protocols import Protocol
 
 
 def run(
@@ -40,8 +43,10 @@ def run(
         print(f"select_steps@{method}: {steps}, the only candidate")
         return
 
-    primary, errors, count = _search(what, model, features, prepared, body, sampling, params)
+    protocol = protocol_of(f"methods.{method}", what)
+    errors, count = _search(what, protocol, model, features, prepared, body, sampling, params)
     steps = fewest_steps(errors, params.evaluation.selection_tolerance)
+    primary = protocol.primary
     candidates = [
         {"steps": tried, primary.lower(): round(error, 4)} for tried, error in errors.items()
     ]
@@ -52,27 +57,26 @@ def run(
 
 def _search(
     what: MethodParams,
+    protocol: Protocol,
     model: Path,
     features: Path,
     prepared: Path,
     body: Path,
     sampling: Path,
     params: Params,
-) -> tuple[str, dict[int, float], int]:
-    """The primary metric's name, its mean for every candidate, and the number of images."""
+) -> tuple[dict[int, float], int]:
+    """The mean of the primary metric for every candidate, and the number of images."""
     # Imported here: the libraries below take seconds, and one candidate needs none of them.
     from hmdiff.bodies.model import BodyModel
     from hmdiff.bodies.sampling import MeshSampling
     from hmdiff.compute import resolve_device, use_threads
     from hmdiff.datasets.prepared import PreparedFile
-    from hmdiff.evaluation.protocols import load_protocol
     from hmdiff.evaluation.recovery import recover_and_score, scorable
     from hmdiff.extractor.features import read_features
     from hmdiff.inference import Predictor
 
     use_threads(params.compute.threads)
     read_trained(model, what.experiment)
-    protocol = load_protocol(what.dataset)
     rows = scorable(read_features(features, "val"), protocol, params.evaluation.selection_samples)
     body_model = BodyModel.load(body)
     predictor = Predictor.load(
@@ -87,7 +91,7 @@ def _search(
                 guidance=what.guidance, reverse=params.reverse, seed=params.seed,
             )  # fmt: skip
             errors[steps] = float(recovered.samples[protocol.primary].mean())
-    return protocol.primary, errors, len(rows)
+    return errors, len(rows)
 
 
 def _write(

@@ -1,13 +1,16 @@
-"""Stage ``train@EXPERIMENT``: g, a baseline or the linear control, with its upsampling layers."""
+"""Stages ``train@EXPERIMENT`` and ``finetune@NAME``: g, a baseline or the linear control, with its
+upsampling layers."""
 
 from __future__ import annotations
 
 import csv
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from hmdiff.batches import mixture_files, row_weights
 from hmdiff.bodies.model import BodyModel
 from hmdiff.bodies.sampling import MeshSampling
 from hmdiff.compute import generator, resolve_device, use_threads
@@ -16,13 +19,16 @@ from hmdiff.diffusion.denoiser import adjacency_mask
 from hmdiff.diffusion.model import MeshDiffusion, build_model
 from hmdiff.diffusion.upsample import Upsampler
 from hmdiff.errors import UserError
-from hmdiff.extractor.features import Features, read_features
+from hmdiff.extractor.features import FeatureFiles
 from hmdiff.files import atomic_directory
 from hmdiff.params import Params
 from hmdiff.training.folder import Recipe, TrainedModel, save_model
 from hmdiff.training.linear import fit_ridge
 from hmdiff.training.loop import train
+from hmdiff.training.plan import Plan, make_plan
 from hmdiff.training.upsampling import downsample, train_upsampler
+
+BLOCK = 4096  # rows read at once where all of them are gone through
 
 
 def run(
@@ -33,50 +39,52 @@ def run(
     prepared: Path,
     out: Path,
     params: Params,
+    base: Path | None = None,
 ) -> None:
-    """Train ``params.experiments[experiment]`` and write its model folder to ``out``.
+    """Train ``experiment`` and write its model folder to ``out``.
 
     Args:
-        features: one features file or a folder of them.
+        experiment: a key of ``experiments`` in params.yaml; with ``base``, of ``finetunes``.
+        features: folder of the features files of its data sets.
         sampling, body: artefacts of mesh_sampling and body_models.
-        prepared: folder of prepared files, for the full meshes of the upsampling layers.
+        prepared: folder of their prepared files, for the full meshes of the upsampling layers.
+        base: model folder to start from.
 
     Raises:
         UserError: the features lack usable rows, or training diverges.
     """
-    what = params.experiments.get(experiment)
-    if what is None:
-        known = ", ".join(params.experiments)
-        raise UserError(f"params.yaml: experiments: has no {experiment!r}; take one of {known}")
+    plan = make_plan(experiment, base, params)
     use_threads(params.compute.threads)
     body_model, mesh_sampling = BodyModel.load(body), MeshSampling.load(sampling)
-    training = read_features(features, "train")
-    meshed = _with_mesh(training, features)
-    validation = _with_mesh(read_features(features, "val"), features)
+    files = mixture_files(features, plan.datasets)
+    training, validation = FeatureFiles(files, "train"), FeatureFiles(files, "val")
+    meshed = _with_mesh(training, features, "train")
     # The control starts from U's centre; H_U's lift from true joints, for it must carry U's
     # noise over and not smooth it.
-    source = "centre" if what.model == "linear" else "joints"
+    source = "centre" if plan.experiment.model == "linear" else "joints"
     pose_to_mesh, curve = fit_ridge(
-        getattr(meshed, source), meshed.coarse,
-        getattr(validation, source), validation.coarse,
+        _pairs(training, meshed, source),
+        _pairs(validation, _with_mesh(validation, features, "val"), source),
         params.training.ridge,
-    )  # fmt: skip
+    )
     network = None
-    if what.model != "linear":
-        mean = meshed.coarse.mean(0)
-        network, curve = _network(experiment, training, mean, body_model, mesh_sampling, params)
-    upsampler = _upsampler(prepared, body_model, mesh_sampling, params)
+    if plan.experiment.model != "linear":
+        network = _network(plan, training, meshed, body_model, mesh_sampling, params)
+        network, curve = _trained(network, plan, training, body_model, mesh_sampling, params)
+    files = mixture_files(prepared, plan.datasets)
+    upsampler = _upsampler(plan, files, body_model, mesh_sampling, params)
     recipe = Recipe(
-        what,
-        params.diffusion,
-        params.denoiser,
+        plan.experiment,
+        plan.diffusion,
+        plan.denoiser,
         len(body_model.regressor),
         upsampler.sizes,
         {
             "name": experiment,
+            **plan.notes,
             "seed": params.seed,
-            "training": params.training.model_dump(mode="json"),
-            "datasets": sorted(set(training.names)),
+            "training": plan.training.model_dump(mode="json"),
+            "datasets": dict(plan.datasets),
         },
     )
     with atomic_directory(out) as folder:
@@ -87,75 +95,104 @@ def run(
             writer.writerows(curve)
     row = min(curve, key=lambda row: row["val_mpve"]) if network is None else curve[-1]
     figures = ", ".join(f"{name} {value:.4g}" for name, value in row.items())
-    print(f"train@{experiment}: {len(training)} training rows; {figures}")
+    size = f"{len(training)} training rows, {training.bytes / 1e9:.2f} GB on disk"
+    print(f"{out}: {size}; {figures}")
 
 
 def _network(
-    experiment: str,
-    training: Features,
-    mean: Tensor,
+    plan: Plan,
+    training: FeatureFiles,
+    meshed: Tensor,
+    body_model: BodyModel,
+    sampling: MeshSampling,
+    params: Params,
+) -> MeshDiffusion:
+    """The network before training: the one to start from, or a new one about the mean mesh."""
+    if plan.start is not None:
+        return plan.start.network.requires_grad_(True)
+    total = sum(training.read("coarse", rows).double().sum(0) for rows in meshed.split(BLOCK))
+    mean = (total / len(meshed)).float()
+    faces = torch.as_tensor(sampling.coarse_faces).long()
+    mask = adjacency_mask(faces, len(mean)) if plan.denoiser.adjacency_mask else None
+    return build_model(
+        generator(params.seed, "weights"),
+        plan.experiment,
+        plan.diffusion,
+        plan.denoiser,
+        mean,
+        len(body_model.regressor),
+        mask,
+    )
+
+
+def _trained(
+    network: MeshDiffusion,
+    plan: Plan,
+    training: FeatureFiles,
     body_model: BodyModel,
     sampling: MeshSampling,
     params: Params,
 ) -> tuple[MeshDiffusion, list[dict[str, float]]]:
-    """The trained network and its curve; ``mean`` is the mean coarse mesh (Vc, 3)."""
-    regressor = torch.as_tensor(sampling.coarse_regressor(body_model.regressor.numpy()))  # f
-    faces = torch.as_tensor(sampling.coarse_faces).long()
-    mask = adjacency_mask(faces, len(mean)) if params.denoiser.adjacency_mask else None
-    network = build_model(
-        generator(params.seed, "weights"),
-        params.experiments[experiment],
-        params.diffusion,
-        params.denoiser,
-        mean,
-        len(regressor),
-        mask,
-    )
+    """The trained network and its curve."""
     return train(
         network,
         training,
-        regressor,
-        faces,
-        params.training,
+        torch.as_tensor(sampling.coarse_regressor(body_model.regressor.numpy())),  # f
+        torch.as_tensor(sampling.coarse_faces).long(),
+        plan.training,
+        weights=row_weights(training.counts, list(plan.datasets.values())),
         seed=params.seed,
         device=resolve_device(params.compute.device),
         precision=params.compute.precision,
-        name=experiment,
+        name=plan.name,
     )
 
 
 def _upsampler(
-    prepared: Path, body_model: BodyModel, sampling: MeshSampling, params: Params
+    plan: Plan,
+    prepared: Sequence[Path],
+    body_model: BodyModel,
+    sampling: MeshSampling,
+    params: Params,
 ) -> Upsampler:
-    upsampler = Upsampler.from_sampling(sampling.ups)
-    meshes = _full_meshes(prepared, body_model, params.training.upsampler_samples)
+    if plan.start is not None:
+        upsampler = plan.start.upsampler.requires_grad_(True)
+    else:
+        upsampler = Upsampler.from_sampling(sampling.ups)
+    meshes = _full_meshes(prepared, body_model, plan.training.upsampler_samples)
     if not len(meshes):
         return upsampler
     return train_upsampler(
         upsampler,
         meshes,
         downsample(sampling.down, meshes),
-        params.training,
+        plan.training,
         seed=params.seed,
         device=resolve_device(params.compute.device),
     )
 
 
-def _with_mesh(features: Features, path: Path) -> Features:
-    """The rows with a mesh and all joints: the mean mesh and the ridge maps need both."""
-    rows = (features.valid_mesh & features.valid_joints.all(1)).nonzero()[:, 0]
+def _with_mesh(features: FeatureFiles, path: Path, split: str) -> Tensor:
+    """Rows with a mesh and all joints: the mean mesh and the ridge maps need both."""
+    rows = (features.read("valid_mesh") & features.read("valid_joints").all(1)).nonzero()[:, 0]
     if not len(rows):
         raise UserError(
-            f"{path}: valid_mesh: no sample of a split has a mesh and all joints; "
-            "add a data set with meshes to the experiment's features"
+            f"{path}: valid_mesh: no {split} sample has a mesh and all joints; "
+            "add a data set with meshes to the experiment's datasets"
         )
-    return features.select(rows)
+    return rows
 
 
-def _full_meshes(prepared: Path, body_model: BodyModel, count: int) -> Tensor:
+def _pairs(features: FeatureFiles, rows: Tensor, source: str) -> Iterator[tuple[Tensor, Tensor]]:
+    """Poses (``source``) and coarse meshes of ``rows``, block by block."""
+    for part in rows.split(BLOCK):
+        yield features.read(source, part), features.read("coarse", part)
+
+
+def _full_meshes(prepared: Sequence[Path], body_model: BodyModel, count: int) -> Tensor:
     """At most ``count`` root-relative training meshes (n, V, 3), evenly spaced over all files."""
     found = []
-    for path in sorted(prepared.glob("*.h5")):
+    for path in prepared:
         with PreparedFile(path) as file:
             train_rows = torch.as_tensor(file.indices("train"))
             rows = train_rows[torch.as_tensor(file.array("valid_mesh"))[train_rows]]

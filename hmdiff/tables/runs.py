@@ -91,7 +91,7 @@ def _params(table: Table, evaluation: str | None, params: Params) -> dict[str, A
         summary = table.summaries[evaluation]
         sections |= {
             "evaluations": item,
-            "experiments": params.experiments[item.experiment],
+            "experiments": params.trained[item.experiment],
             "extractor": params.extractor[item.kind],
             "prior": params.prior,
             "diffusion": params.diffusion,

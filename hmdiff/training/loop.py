@@ -8,36 +8,20 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from hmdiff.batches import sample_batches
 from hmdiff.compute import generator
 from hmdiff.diffusion.model import MeshDiffusion
 from hmdiff.errors import UserError
-from hmdiff.extractor.features import Features
+from hmdiff.extractor.features import FeatureFiles, Features
 from hmdiff.params.models import TrainingParams
 from hmdiff.training.objective import Batch, Objective
 
 CURVE_POINTS = 40  # rows of curve.csv
-
-
-def sample_batches(
-    count: int, samples: int, batch: int, random: torch.Generator
-) -> Iterator[Tensor]:
-    """Index tensors that go through shuffled epochs of ``count`` and hold ``samples`` in all.
-
-    Every experiment thus sees exactly as many samples as the others, whatever its speed.
-    """
-    order = torch.empty(0, dtype=torch.long)
-    for start in range(0, samples, batch):
-        size = min(batch, samples - start)
-        while len(order) < size:
-            order = torch.cat([order, torch.randperm(count, generator=random)])
-        yield order[:size]
-        order = order[size:]
 
 
 def learning_rate(step: int, steps: int, warmup: int, peak: float) -> float:
@@ -55,11 +39,12 @@ def update_average(average: nn.Module, model: nn.Module, step: int, decay: float
 
 def train(
     model: MeshDiffusion,
-    features: Features,
+    features: Features | FeatureFiles,
     regressor: Tensor,
     faces: Tensor,
     params: TrainingParams,
     *,
+    weights: Tensor | None = None,
     seed: int,
     device: torch.device,
     precision: str,
@@ -69,6 +54,7 @@ def train(
 
     Args:
         regressor, faces: f (J, Vc) and the triangles (F, 3) of the coarse mesh.
+        weights: (n,) how often each row of ``features`` is seen in an epoch; None: once.
         name: the experiment, for messages.
 
     The curve has the mean of every loss term since its last row, and the samples seen.
@@ -86,9 +72,8 @@ def train(
     curve: list[dict[str, float]] = []
     since: list[dict[str, Tensor]] = []
     seen = 0
-    order = sample_batches(
-        len(features), params.samples, params.batch, generator(seed, "training order")
-    )
+    weights = torch.ones(len(features)) if weights is None else weights
+    order = sample_batches(weights, params.samples, params.batch, generator(seed, "training order"))
     for step, indices in enumerate(tqdm(order, total=steps, desc=name, disable=None)):
         rate = learning_rate(step, steps, warmup, params.learning_rate)
         for group in optimiser.param_groups:
@@ -115,20 +100,20 @@ def train(
 
 
 def _batch(
-    features: Features,
+    features: Features | FeatureFiles,
     indices: Tensor,
     model: MeshDiffusion,
     random: torch.Generator,
     device: torch.device,
 ) -> Batch:
-    coarse = features.coarse[indices]
+    rows = features.select(indices)
     return Batch(
-        image_feature=features.image_feature[indices].to(device),
-        draws=features.draws[indices].to(device),
-        coarse=coarse.to(device),
-        joints=features.joints[indices].to(device),
-        valid_mesh=features.valid_mesh[indices].to(device),
-        valid_joints=features.valid_joints[indices].to(device),
-        k=torch.randint(1, model.schedule.steps + 1, (len(indices),), generator=random).to(device),
-        z=torch.randn(coarse.shape, generator=random).to(device),
+        image_feature=rows.image_feature.to(device),
+        draws=rows.draws.to(device),
+        coarse=rows.coarse.to(device),
+        joints=rows.joints.to(device),
+        valid_mesh=rows.valid_mesh.to(device),
+        valid_joints=rows.valid_joints.to(device),
+        k=torch.randint(1, model.schedule.steps + 1, (len(rows),), generator=random).to(device),
+        z=torch.randn(rows.coarse.shape, generator=random).to(device),
     )

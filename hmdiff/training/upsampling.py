@@ -6,10 +6,11 @@ import torch
 from scipy import sparse
 from torch import Tensor
 
+from hmdiff.batches import sample_batches
 from hmdiff.compute import generator
 from hmdiff.diffusion.upsample import Upsampler
 from hmdiff.params.models import TrainingParams
-from hmdiff.training.loop import learning_rate, sample_batches
+from hmdiff.training.loop import learning_rate
 from hmdiff.training.losses import vertex_loss
 
 
@@ -38,7 +39,7 @@ def train_upsampler(
     optimiser = torch.optim.Adam(upsampler.parameters())
     order = generator(seed, "upsampler order")
     steps = -(-len(meshes) // params.batch)
-    batches = sample_batches(len(meshes), len(meshes), params.batch, order)
+    batches = sample_batches(torch.ones(len(meshes)), len(meshes), params.batch, order)
     for step, indices in enumerate(batches):
         for group in optimiser.param_groups:
             group["lr"] = learning_rate(step, steps, steps // 10, params.upsampler_learning_rate)

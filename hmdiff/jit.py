@@ -1,0 +1,20 @@
+"""Compiling loops over numbers with numba, where numpy would need far more time or memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numba
+
+
+def jit(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Compile with numba; cached on disk where any cache folder can be written, else in memory.
+
+    Without fast-math, so that the result is bit-identical from run to run.
+    """
+    options = {"fastmath": False, "nogil": True, "error_model": "numpy"}
+    try:
+        return numba.njit(cache=True, **options)(function)
+    except RuntimeError:  # numba found neither the package's nor the user's folder writable
+        return numba.njit(cache=False, **options)(function)
