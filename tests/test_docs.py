@@ -24,11 +24,7 @@ from hmdiff.kinds import BODY
 from hmdiff.params import load_params
 
 # Commands of other work that is under way; to be taken from here when they exist.
-<<<<<<< HEAD
-AWAITED = {"export", "export-onnx", "predict", "score"}
-=======
-AWAITED = {"export-onnx", "predict", "runs"}
->>>>>>> main
+AWAITED = {"export-onnx", "predict"}
 COMMANDS = sorted({command for block in blocks("sh") for command in block.commands})
 TEXTS = {page.name: page.read_text(encoding="utf-8") for page in PAGES}
 

@@ -15,6 +15,8 @@ from hmdiff.rendering.backgrounds import CREDITS
 
 LABELS = {"rendered": "rendered stand-ins", "real": "real images"}
 
+FACTS = ("crop", "protocol", "ground_truth")
+
 
 @dataclass(frozen=True)
 class Provenance:
@@ -23,7 +25,7 @@ class Provenance:
     Attributes:
         source: ``real`` or ``rendered``.
         counts: samples a split.
-        facts: what else the file says: crop, protocol.
+        facts: what else the file says, of FACTS.
         terms: citation and licence page of the real data set; empty for a stand-in.
     """
 
@@ -71,7 +73,7 @@ def _read(path: Path) -> Provenance:
                 path=path,
                 source=source,
                 counts={split: count[split] for split in names},
-                facts={key: str(attrs[key]) for key in ("crop", "protocol") if key in attrs},
+                facts={key: str(attrs[key]) for key in FACTS if key in attrs},
                 terms=_terms(name) if source == "real" else "",
             )
     except (OSError, KeyError, IndexError, AttributeError) as error:
