@@ -44,10 +44,11 @@ def test_extractor_and_features_never_see_them(tmp_path):
         sample = Sample(f"s{row}", Path("x"), split, np.zeros(4), np.eye(3), joints=joints)
         pixels = Image.fromarray(rng.integers(0, 255, (64, 64, 3), dtype=np.uint8))
         records.append(Record(sample, encode_jpeg(pixels, 90, "4:4:4"), np.eye(3), joints))
-    attrs = {"dataset": "toy", "source": "rendered"}
-    write_prepared(tmp_path / "prepared/toy.h5", records, HAND, attrs)
-    small = {"image_size": 56, "samples": 8, "batch": 4, "validations": 1, "mirror": 1.0}
-    settings = PARAMS.extractor["hand"].model_copy(update=small)
+    attrs = {"dataset": "freihand", "source": "rendered"}
+    write_prepared(tmp_path / "prepared/freihand.h5", records, HAND, attrs)
+    augmentation = PARAMS.extractor["hand"].augmentation.model_copy(update={"mirror": 1.0})
+    small = {"image_size": 56, "samples": 8, "batch": 4, "validations": 1}
+    settings = PARAMS.extractor["hand"].model_copy(update={**small, "augmentation": augmentation})
     compute = PARAMS.compute.model_copy(update={"threads": 1, "workers": 0})
     params = PARAMS.model_copy(update={"extractor": {"hand": settings}, "compute": compute})
     pretrain_extractor.run("hand", tmp_path / "prepared", tmp_path / "extractor", params)
@@ -56,7 +57,7 @@ def test_extractor_and_features_never_see_them(tmp_path):
             np.isfinite(float(value)) for row in csv.DictReader(file) for value in row.values()
         )
     extract_features.run(
-        tmp_path / "prepared/toy.h5", tmp_path / "extractor", tmp_path / "hand",
+        tmp_path / "prepared/freihand.h5", tmp_path / "extractor", tmp_path / "hand",
         tmp_path / "hand.npz", tmp_path / "toy.h5", params,
     )  # fmt: skip
     features = read_features(tmp_path / "toy.h5", "train")

@@ -14,6 +14,7 @@ from scipy.spatial.transform import Rotation
 from toy_bodies import write_toy_model
 from toy_layouts import SIZE, WILD, make_shots, mesh, sampled, write_shots
 
+from hmdiff.acquisition.catalogue import find
 from hmdiff.bodies.model import BodyModel
 from hmdiff.datasets import coco, mpii, muco, up3d
 from hmdiff.datasets.camera import project, tight_box
@@ -250,7 +251,7 @@ def test_a_stand_in_goes_through_the_reader_of_the_real_data(tmp_path, folder, b
     manifest = json.loads((raw / "manifest.json").read_text())
     assert manifest["persons"] == {"train": 5, "val": 0, "test": 0} and manifest["annotations"]
     assert 2 <= manifest["images"] <= 5
-    LAYOUTS[layout].check(raw)
+    assert find(layout).lacking(raw) == []
     prepare.run(layout, raw, folder, out, params)
     with PreparedFile(out) as file:
         assert len(file.indices("train")) == len(file) == 5
