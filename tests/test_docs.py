@@ -23,24 +23,13 @@ from hmdiff.errors import UserError
 from hmdiff.kinds import BODY
 from hmdiff.params import load_params
 
-# Commands of other work that is under way; to be taken from here when they exist.
-AWAITED = {"export-onnx", "predict"}
 COMMANDS = sorted({command for block in blocks("sh") for command in block.commands})
 TEXTS = {page.name: page.read_text(encoding="utf-8") for page in PAGES}
 
 
-def awaited(command: str) -> bool:
-    return command.startswith("hmdiff ") and command.split()[1] in AWAITED
-
-
-@pytest.mark.parametrize("command", [command for command in COMMANDS if not awaited(command)])
+@pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_that_is_shown_exists_with_its_options_and_targets(command):
     assert check(command) is None
-
-
-def test_awaited_commands_do_not_exist_yet():
-    for command in filter(awaited, COMMANDS):
-        assert check(command) is not None, f"{command}: exists now; take it out of AWAITED"
 
 
 @pytest.mark.parametrize(
