@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import torch
 
 from hmdiff.errors import UserError
+from hmdiff.params.runs import Compute
 
 
 def resolve_device(name: str) -> torch.device:
@@ -30,6 +31,20 @@ def resolve_device(name: str) -> torch.device:
             f"params.yaml: compute.device: cannot use {name!r} here ({reason}); write auto or cpu"
         ) from None
     return device
+
+
+def resolve_precision(settings: Compute) -> str:
+    """``bf16`` or ``fp32``, as ``compute.precision`` of params.yaml says.
+
+    ``auto`` is bf16 on CUDA and on processors that multiply it natively (AMX or AVX512-BF16);
+    others emulate it, about four times slower than fp32.
+    """
+    if settings.precision != "auto":
+        return settings.precision
+    if resolve_device(settings.device).type != "cpu":
+        return "bf16"
+    native = torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
+    return "bf16" if native else "fp32"
 
 
 def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager:

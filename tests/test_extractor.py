@@ -18,7 +18,7 @@ from toy_bodies import write_toy_model
 
 from hmdiff.bodies.model import BodyModel
 from hmdiff.bodies.sampling import MeshSampling
-from hmdiff.compute import autocast, generator, resolve_device, seeded_init
+from hmdiff.compute import autocast, generator, resolve_device, resolve_precision, seeded_init
 from hmdiff.datasets.crop import encode_jpeg
 from hmdiff.datasets.sample import Sample
 from hmdiff.datasets.writer import Record, write_prepared
@@ -329,6 +329,17 @@ def test_an_absent_device_is_one_clear_line():
         with pytest.raises(UserError, match=r"params\.yaml: compute\.device: cannot use") as error:
             resolve_device(name)
         assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(("amx", "avx", "wanted"), [(1, 0, "bf16"), (0, 1, "bf16"), (0, 0, "fp32")])
+def test_auto_is_bf16_only_where_the_processor_has_it(monkeypatch, amx, avx, wanted):
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: bool(amx))
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: bool(avx))
+    committed = load_params(Path(__file__).parents[1] / "params.yaml").compute
+    settings = committed.model_copy(update={"device": "cpu", "precision": "auto"})
+    assert resolve_precision(settings) == wanted
+    for named in ("bf16", "fp32"):
+        assert resolve_precision(settings.model_copy(update={"precision": named})) == named
 
 
 def test_precision_decides_what_a_layer_computes_in():

@@ -111,7 +111,7 @@ def spoil_shape(predicted: dict) -> None:
         (spoil_nan, "walk/3 has numbers that are not finite"),
         (spoil_unit, "are these millimetres"),
         (spoil_count, "4 samples, but"),
-        (spoil_name, "'walk/4'), which gt.npz has; predict all samples"),
+        (spoil_name, "has no 'walk/4'"),
         (spoil_shape, "vertices"),
     ],
 )

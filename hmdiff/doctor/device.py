@@ -20,7 +20,7 @@ def device(context: Context) -> Iterator[Finding]:
     params = load_params(context.params)
     chosen = resolve_device(params.compute.device)
     if chosen.type == "cuda":
-        yield _cuda(chosen, params.compute.precision == "bf16")
+        yield _cuda(chosen, params.compute.precision != "fp32")
         return
     found = f"{chosen} (compute.device: {params.compute.device}); torch {torch.__version__}"
     if shutil.which("nvidia-smi") and not torch.cuda.is_available():

@@ -71,7 +71,7 @@ def match(predicted: Points, truth: Points) -> np.ndarray:
     for name in truth.ids:
         if name not in row_of:
             raise UserError(
-                f"{predicted.name}: sample_id: has no {name!r}, which {truth.name} has; "
+                f"{predicted.name}: sample_id: has no {str(name)!r}, which {truth.name} has; "
                 "predict all samples"
             )
     return np.array([row_of[name] for name in truth.ids])

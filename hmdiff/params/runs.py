@@ -11,7 +11,7 @@ from hmdiff.params.base import Count, NotNegative, Section, Unit, Whole
 
 class Compute(Section):
     device: str
-    precision: Literal["bf16", "fp32"]
+    precision: Literal["auto", "bf16", "fp32"]
     threads: Count
     threads_alone: Count
     workers: Whole

@@ -10,7 +10,7 @@ import pandas as pd
 
 from hmdiff.bodies.model import BodyModel
 from hmdiff.bodies.sampling import MeshSampling
-from hmdiff.compute import resolve_device, use_threads
+from hmdiff.compute import resolve_device, resolve_precision, use_threads
 from hmdiff.datasets.prepared import PreparedFile
 from hmdiff.evaluation.bootstrap import figures
 from hmdiff.evaluation.items import find_evaluation, protocol_of, read_trained
@@ -65,7 +65,7 @@ def run(
     body_model = BodyModel.load(body)
     predictor = Predictor.load(
         model, body_model, MeshSampling.load(sampling),
-        resolve_device(params.compute.device), params.compute.precision,
+        resolve_device(params.compute.device), resolve_precision(params.compute),
     )  # fmt: skip
     with PreparedFile(prepared) as file:
         source = str(file.attrs["source"])

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from hmdiff.bodies.model import BodyModel
 from hmdiff.bodies.sampling import MeshSampling
-from hmdiff.compute import resolve_device, use_threads
+from hmdiff.compute import resolve_device, resolve_precision, use_threads
 from hmdiff.datasets.prepared import PreparedFile, PreparedImages
 from hmdiff.datasets.sample import SPLITS
 from hmdiff.errors import UserError
@@ -104,7 +104,7 @@ def _blocks(
             streams,
             draws=params.prior.draws,
             seed=params.seed,
-            precision=params.compute.precision,
+            precision=resolve_precision(params.compute),
         )
         block |= {name: values[at] for name, values in truth.items()}
         yield {

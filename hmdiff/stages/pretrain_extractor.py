@@ -6,7 +6,7 @@ import csv
 from pathlib import Path
 
 from hmdiff.batches import mixture_files
-from hmdiff.compute import resolve_device, use_threads
+from hmdiff.compute import resolve_device, resolve_precision, use_threads
 from hmdiff.datasets.prepared import PreparedFile
 from hmdiff.errors import UserError
 from hmdiff.extractor.model import Architecture, Extractor, save_extractor
@@ -48,7 +48,7 @@ def run(kind: str, prepared: Path, out: Path, params: Params) -> None:
         settings,
         seed=params.seed,
         device=device,
-        precision=params.compute.precision,
+        precision=resolve_precision(params.compute),
         workers=params.compute.workers,
     )
     facts = {

@@ -69,7 +69,7 @@ def _search(
     # Imported here: the libraries below take seconds, and one candidate needs none of them.
     from hmdiff.bodies.model import BodyModel
     from hmdiff.bodies.sampling import MeshSampling
-    from hmdiff.compute import resolve_device, use_threads
+    from hmdiff.compute import resolve_device, resolve_precision, use_threads
     from hmdiff.datasets.prepared import PreparedFile
     from hmdiff.evaluation.recovery import recover_and_score, scorable
     from hmdiff.extractor.features import read_features
@@ -81,7 +81,7 @@ def _search(
     body_model = BodyModel.load(body)
     predictor = Predictor.load(
         model, body_model, MeshSampling.load(sampling),
-        resolve_device(params.compute.device), params.compute.precision,
+        resolve_device(params.compute.device), resolve_precision(params.compute),
     )  # fmt: skip
     errors = {}
     with PreparedFile(prepared) as file:

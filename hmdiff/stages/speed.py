@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from hmdiff.bodies.model import BodyModel
 from hmdiff.bodies.sampling import MeshSampling
-from hmdiff.compute import autocast, resolve_device, seeded_init, use_threads
+from hmdiff.compute import autocast, resolve_device, resolve_precision, seeded_init, use_threads
 from hmdiff.datasets.prepared import PreparedFile
 from hmdiff.evaluation.selection import read_steps
 from hmdiff.extractor.extraction import extract
@@ -54,7 +54,7 @@ def run(
         steps: number of reverse steps of the method ``dat`` (select_steps).
     """
     use_threads(params.compute.threads_alone)
-    device, precision = resolve_device(params.compute.device), params.compute.precision
+    device, precision = resolve_device(params.compute.device), resolve_precision(params.compute)
     mesh_sampling = MeshSampling.load(sampling)
     predictor = Predictor.load(model, BodyModel.load(body), mesh_sampling, device, precision)
     network = load_extractor(extractor, device)
@@ -128,7 +128,7 @@ def _hmdiff(
 ) -> Tensor:
     arrays = extract(
         network, unit_range(image, network.mean.device), [name], draws=params.prior.draws,
-        seed=params.seed, precision=params.compute.precision,
+        seed=params.seed, precision=resolve_precision(params.compute),
     )  # fmt: skip
     reverse = params.reverse.model_copy(update={"chains": chains})
     how = {"steps": steps, "reverse": reverse, "guidance": "dat", "seed": params.seed}
@@ -149,7 +149,7 @@ def _fastmetro(
 def _fastmetro_l(network: Extractor, sampling: MeshSampling, params: Params) -> FastMETRO:
     with seeded_init(params.seed, "fastmetro"):
         transformer = FastMETRO(network.backbone.channels, sampling.coarse_faces, sampling.ups)
-    if params.compute.precision == "bf16":
+    if resolve_precision(params.compute) == "bf16":
         # Once, where autocast would cast 25 M weights at every frame.
         for part in transformer.modules():
             if isinstance(part, nn.Linear | nn.Conv2d):

@@ -13,7 +13,7 @@ from torch import Tensor
 from hmdiff.batches import mixture_files, row_weights
 from hmdiff.bodies.model import BodyModel
 from hmdiff.bodies.sampling import MeshSampling
-from hmdiff.compute import generator, resolve_device, use_threads
+from hmdiff.compute import generator, resolve_device, resolve_precision, use_threads
 from hmdiff.datasets.prepared import PreparedFile
 from hmdiff.diffusion.denoiser import adjacency_mask
 from hmdiff.diffusion.model import MeshDiffusion, build_model
@@ -143,7 +143,7 @@ def _trained(
         weights=row_weights(training.counts, list(plan.datasets.values())),
         seed=params.seed,
         device=resolve_device(params.compute.device),
-        precision=params.compute.precision,
+        precision=resolve_precision(params.compute),
         name=plan.name,
     )
 
