@@ -12,7 +12,7 @@ import sys
 from typer.exceptions import Abort, TyperException
 
 # Imported for the commands that they add to the application.
-from hmdiff.cli import data, measure, presets, stages  # noqa: F401
+from hmdiff.cli import data, measure, predict, presets, stages  # noqa: F401
 from hmdiff.cli.app import app
 from hmdiff.errors import UserError
 

@@ -59,6 +59,21 @@ class Features:
         return self.select([row * len(self) // count for row in range(count)])
 
 
+def unlabelled(arrays: Mapping[str, np.ndarray], sample_id: list[str]) -> Features:
+    """Rows of which nothing is known but what the extractor saw (the ``arrays`` of ``extract``)."""
+    seen = {name: torch.from_numpy(values) for name, values in arrays.items()}
+    unknown = torch.full_like(seen["centre"], torch.nan)
+    return Features(
+        **seen,
+        coarse=unknown,
+        joints=unknown,
+        valid_mesh=torch.zeros(len(unknown), dtype=torch.bool),
+        valid_joints=torch.zeros(unknown.shape[:2], dtype=torch.bool),
+        sample_id=sample_id,
+        names=["unlabelled"] * len(unknown),
+    )
+
+
 def read_features(path: Path, split: str) -> Features:
     """Read one split of a features file, or of all ``*.h5`` of a folder in the order of names.
 

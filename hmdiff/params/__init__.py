@@ -27,6 +27,7 @@ from hmdiff.params.runs import (
     EvaluationItem,
     EvaluationParams,
     MethodParams,
+    PredictParams,
     ReverseParams,
     SpeedParams,
 )
@@ -51,6 +52,7 @@ class Params(Section):
     reverse: ReverseParams
     evaluation: EvaluationParams
     speed: SpeedParams
+    predict: PredictParams
     experiments: dict[str, ExperimentParams]
     methods: dict[str, MethodParams]
     evaluations: dict[str, EvaluationItem]

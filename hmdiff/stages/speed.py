@@ -19,7 +19,7 @@ from hmdiff.compute import autocast, resolve_device, seeded_init, use_threads
 from hmdiff.datasets.prepared import PreparedFile
 from hmdiff.evaluation.selection import read_steps
 from hmdiff.extractor.extraction import extract
-from hmdiff.extractor.features import Features
+from hmdiff.extractor.features import unlabelled
 from hmdiff.extractor.model import Extractor, load_extractor
 from hmdiff.extractor.training import unit_range
 from hmdiff.fastmetro import FastMETRO
@@ -131,16 +131,9 @@ def _hmdiff(
         network, image, [name], draws=params.prior.draws, seed=params.seed,
         precision=params.compute.precision,
     )  # fmt: skip
-    seen = {key: torch.from_numpy(value) for key, value in arrays.items()}
-    unknown = torch.full_like(seen["centre"], torch.nan)  # there is no truth to look at
-    features = Features(
-        **seen, coarse=unknown, joints=unknown, valid_mesh=torch.zeros(1, dtype=torch.bool),
-        valid_joints=torch.zeros(unknown.shape[:2], dtype=torch.bool),
-        sample_id=[name], names=[name],
-    )  # fmt: skip
     reverse = params.reverse.model_copy(update={"chains": chains})
     how = {"steps": steps, "reverse": reverse, "guidance": "dat", "seed": params.seed}
-    return predictor.predict(features, batch=1, **how).full
+    return predictor.predict(unlabelled(arrays, [name]), batch=1, **how).full
 
 
 @torch.no_grad()
