@@ -86,7 +86,7 @@ def predict(
     typer.echo(f"{out}: {len(outcome.written)} written, {len(outcome.skipped)} were finished")
     if outcome.failed:
         raise UserError(
-            f"{len(outcome.failed)} left out; the first: {outcome.failed[0]} (and run this again)"
+            f"{len(outcome.failed)} left out, see the warnings; mend them and run this again"
         )
 
 

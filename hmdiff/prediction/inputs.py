@@ -47,8 +47,10 @@ class Picture:
     read: Callable[[], Image.Image]
 
 
-def find_sources(paths: Sequence[Path]) -> list[Source]:
+def find_sources(paths: Sequence[Path], out: Path) -> list[Source]:
     """Files as they are given; of a folder, all images and videos below it, by name.
+
+    What is below ``out``, or hidden, is left out: it is what an earlier run wrote.
 
     Raises:
         UserError: a path does not exist, a folder holds none, or two outputs would share a name.
@@ -57,7 +59,11 @@ def find_sources(paths: Sequence[Path]) -> list[Source]:
     for path in paths:
         if path.is_dir():
             files = sorted(
-                file for file in path.rglob("*") if file.suffix.lower() in IMAGES | VIDEOS
+                file
+                for file in path.rglob("*")
+                if file.suffix.lower() in IMAGES | VIDEOS
+                and not file.name.startswith(".")
+                and out.resolve() not in file.resolve().parents
             )
             if not files:
                 raise UserError(f"{path}: no image or video in it; name a folder that has some")

@@ -57,9 +57,11 @@ def _colour_bar(image: Image.Image, top: float, samples: int) -> None:
     font = ImageFont.load_default(size)
     lines = [f"{top:.1f} mm", "0", f"spread of {samples}"]
     draw = ImageDraw.Draw(image, "RGBA")
-    text = max(math.ceil(draw.textlength(line, font)) for line in lines)
     height, gap = 6 * size, size // 2
-    width = text + 2 * gap
+    indents = (size + gap, size + gap, 0)  # the first two stand beside the bar
+    widths = [draw.textlength(line, font) for line in lines]
+    text = max(a + b for a, b in zip(widths, indents, strict=True))
+    width = math.ceil(text) + 2 * gap
     left, upper = image.width - width - gap, image.height - height - 2 * size - 3 * gap
     draw.rectangle((left, upper, image.width - gap, image.height - gap), fill=(0, 0, 0, 150))
     ramp = (255 * colormaps[COLOURS](np.linspace(1, 0, height))[:, None, :3]).astype(np.uint8)

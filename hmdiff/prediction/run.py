@@ -65,7 +65,7 @@ def predict(recoverer: Recoverer, paths: Sequence[Path], options: Options) -> Ou
     A picture that cannot be read is reported and left out. What an earlier run finished, with the
     same picture, box and settings, is not done again.
     """
-    sources = find_sources(paths)
+    sources = find_sources(paths, options.out)
     outcome = Outcome([], [], [])
     total = sum(_count(source, options.every) for source in sources)
     waiting: list[_Person] = []
@@ -127,6 +127,10 @@ def _persons(
             continue
         try:
             image = image or picture.read()
+        except UserError as error:
+            _report(error, outcome)
+            break
+        try:
             if box is not None:
                 check_box(box, image.size)
         except UserError as error:
