@@ -10,27 +10,21 @@ import h5py
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 from PIL import Image
-from scipy import sparse
 from scipy.spatial import procrustes as scipy_procrustes
 from toy_bodies import write_toy_model
-from toys import denoiser_params, diffusion_params, experiment_params, rng
+from toy_project import write_models, write_sampling
 
 from hmdiff.bodies.model import BodyModel
 from hmdiff.bodies.sampling import MeshSampling
 from hmdiff.datasets.crop import encode_jpeg
 from hmdiff.datasets.sample import Sample
 from hmdiff.datasets.writer import Record, write_prepared
-from hmdiff.diffusion.model import build_model
-from hmdiff.diffusion.upsample import Upsampler
 from hmdiff.errors import UserError
 from hmdiff.extractor.features import features_writer
 from hmdiff.kinds import HAND
 from hmdiff.params import Params, load_params
 from hmdiff.stages import evaluate, select_steps
-from hmdiff.training.folder import Recipe, TrainedModel, save_model
-from hmdiff.training.linear import PoseToMesh
 
 COUNT = 9  # of test images; the others are validation images
 
@@ -54,20 +48,6 @@ def _params() -> Params:
 
 
 PARAMS = _params()
-
-
-def _write_sampling(path: Path, body: BodyModel) -> MeshSampling:
-    """D keeps every fourth vertex; U copies to each vertex the nearest kept one."""
-    kept = np.arange(778)[::4][: HAND.coarse]
-    template = body.template.numpy()
-    nearest = np.linalg.norm(template[:, None] - template[kept], axis=-1).argmin(1)
-    ones = np.ones(778)
-    down = sparse.csr_matrix((ones[: len(kept)], (np.arange(len(kept)), kept)), (len(kept), 778))
-    up = sparse.csr_matrix((ones, (np.arange(778), nearest)), (778, len(kept)))
-    faces = np.array([[0, 1, 2], [2, 1, 3]])
-    sampling = MeshSampling([body.faces, faces], [down], [up])
-    sampling.save(path)
-    return sampling
 
 
 def _write_data(folder: Path, body: BodyModel, sampling: MeshSampling) -> None:
@@ -114,34 +94,13 @@ def _write_data(folder: Path, body: BodyModel, sampling: MeshSampling) -> None:
         writer.append(block)
 
 
-def _write_models(folder: Path, sampling: MeshSampling) -> None:
-    """``hand``: an untrained g. ``hand_linear``: one constant mesh, whatever the image."""
-    for name, form in (("hand", "diffusion"), ("hand_linear", "linear")):
-        what = experiment_params(kind="hand", model=form, condition="image")
-        lift = PoseToMesh(21, HAND.coarse)
-        lift.bias = 0.08 * torch.randn(HAND.coarse * 3, generator=rng(1))
-        network = None
-        if form == "diffusion":
-            network = build_model(
-                rng(), what, diffusion_params(steps=50), denoiser_params(),
-                0.08 * torch.randn(HAND.coarse, 3, generator=rng(5)), 21, None,
-            )  # fmt: skip
-        recipe = Recipe(
-            what, diffusion_params(steps=50), denoiser_params(), 21, (HAND.coarse, 778),
-            {"name": name},
-        )  # fmt: skip
-        (folder / name).mkdir()
-        model = TrainedModel(recipe, network, lift, Upsampler.from_sampling(sampling.ups))
-        save_model(model, folder / name)
-
-
 @pytest.fixture(scope="module")
 def toy(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("toy_hand")
     body = BodyModel.load(write_toy_model(folder / "body", HAND))
-    sampling = _write_sampling(folder / "sampling.npz", body)
+    sampling = write_sampling(folder / "sampling.npz", body)
     _write_data(folder, body, sampling)
-    _write_models(folder, sampling)
+    write_models(folder, sampling)
     return folder
 
 
