@@ -17,10 +17,9 @@ onnxruntime = pytest.importorskip("onnxruntime", reason="needs the extra onnx")
 pytest.importorskip("onnxscript", reason="needs the extra onnx")
 
 
-@pytest.mark.parametrize("condition", ["image", "both"])
-def test_a_step_of_the_graph_is_a_step_of_torch(tmp_path, condition):
+def test_a_step_of_the_graph_is_a_step_of_torch(tmp_path):
     features = make_features(3)
-    model = make_trained(features, condition=condition)
+    model = make_trained(features, condition="both")
     path = tmp_path / "g.onnx"
     assert export_onnx(model, path) < 1e-4
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
@@ -28,9 +27,8 @@ def test_a_step_of_the_graph_is_a_step_of_torch(tmp_path, condition):
     assert json.loads(facts["alphas"]) == pytest.approx(model.network.schedule.alphas.tolist())
     h_k = torch.randn(3, 5, 12, 3, generator=rng(1))
     image_feature = features.image_feature.float().numpy()
-    inputs = {"h_k": h_k.numpy(), "k": np.array(30), "image_feature": image_feature}
-    if condition == "both":
-        inputs["draws"] = features.draws.numpy()
+    draws = features.draws.numpy()
+    inputs = {"h_k": h_k.numpy(), "k": np.array(30), "image_feature": image_feature, "draws": draws}
     (found,) = session.run(None, inputs)
     context = model.network.context(features.image_feature, features.draws)
     wanted, _ = model.network.predictor(context, "fp32")(h_k, 30)
@@ -39,8 +37,8 @@ def test_a_step_of_the_graph_is_a_step_of_torch(tmp_path, condition):
 
 def test_a_graph_that_differs_is_not_kept(tmp_path, monkeypatch):
     monkeypatch.setattr(onnx_export, "TOLERANCE", -1.0)
-    with pytest.raises(UserError, match="differs from torch"):
-        export_onnx(make_trained(make_features(3)), tmp_path / "g.onnx")
+    with pytest.raises(UserError, match=r"differs from torch by \d.*e-\d"):
+        export_onnx(make_trained(make_features(3), condition="image"), tmp_path / "g.onnx")
     assert not list(tmp_path.iterdir())
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import trimesh
 from PIL import Image
-from toy_project import write_project
+from toy_project import make_picture, write_project
 
 import hmdiff
 from hmdiff.datasets.camera import project, tight_box
@@ -32,11 +32,6 @@ def toy(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def recoverer(toy) -> Recoverer:
     return hmdiff.load(toy / "models/train/hand")
-
-
-def make_picture(width: int = 120, height: int = 90, seed: int = 0) -> Image.Image:
-    numbers = np.random.default_rng(seed).integers(0, 255, (height, width, 3))
-    return Image.fromarray(numbers.astype(np.uint8))
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 from scipy import sparse
 from toy_bodies import write_toy_model
 from toys import denoiser_params, diffusion_params, experiment_params, rng
@@ -21,6 +22,12 @@ from hmdiff.training.folder import Recipe, TrainedModel, save_model
 from hmdiff.training.linear import PoseToMesh
 
 ROOT = Path(__file__).resolve().parent.parent
+
+
+def make_picture(width: int = 120, height: int = 90, seed: int = 0) -> Image.Image:
+    """Coloured noise."""
+    numbers = np.random.default_rng(seed).integers(0, 255, (height, width, 3))
+    return Image.fromarray(numbers.astype(np.uint8))
 
 
 def write_sampling(path: Path, body: BodyModel) -> MeshSampling:
