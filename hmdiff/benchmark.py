@@ -12,9 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from hmdiff.datasets.prepared import PreparedImages
+from hmdiff.datasets.prepared import PreparedFile, PreparedImages
 from hmdiff.datasets.registry import find
-from hmdiff.errors import UserError
 from hmdiff.machine import describe, record
 from hmdiff.params import Params
 from hmdiff.stages import acquire, prepare
@@ -46,13 +45,9 @@ def run(out: Path, params: Params) -> None:
 def _from_nothing(dataset: str, folder: Path, params: Params) -> tuple[list[float], list[float]]:
     """Images a second of rendering and of preparing a small stand-in, each repeat anew."""
     settings, _ = find(dataset, params)
-    sizes = {"workers": os.cpu_count()} | COUNTS
-    changes = {
-        key: value
-        for key, value in sizes.items()
-        if key in type(params.standins[dataset]).model_fields
-    }
-    small = params.standins[dataset].model_copy(update=changes)
+    standin = params.standins[dataset]
+    sizes = {key: count for key, count in COUNTS.items() if hasattr(standin, key)}
+    small = standin.model_copy(update={"workers": os.cpu_count(), **sizes})
     if hasattr(settings, "held_out"):
         settings = settings.model_copy(update={"held_out": COUNTS["val"]})
     params = params.model_copy(update={
@@ -69,16 +64,19 @@ def _from_nothing(dataset: str, folder: Path, params: Params) -> tuple[list[floa
         start = time.perf_counter()
         prepare.run(dataset, folder / dataset, body, target, params)
         seconds = time.perf_counter() - start
-        prepared.append(len(PreparedImages(target, [], params.prepare.size).file) / seconds)
+        prepared.append(_count(target) / seconds)
     return rendered, prepared
+
+
+def _count(path: Path) -> int:
+    """Images in a prepared file."""
+    with PreparedFile(path) as file:
+        return len(file)
 
 
 def _load(dataset: str, params: Params) -> list[float]:
     path = Path("data/prepared", params.datasets[dataset].kind, f"{dataset}.h5")
-    if not path.exists():
-        raise UserError(f"{path}: no such file; run `make tables` first")
-    images = PreparedImages(path, [], params.prepare.size)
-    images = PreparedImages(path, range(len(images.file)), params.prepare.size)
+    images = PreparedImages(path, range(_count(path)), params.prepare.size)
     order = np.random.default_rng(params.seed).integers(len(images), size=(REPEATS, READS))
     rates = []
     for row in order.tolist():

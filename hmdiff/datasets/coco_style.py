@@ -11,16 +11,17 @@ from hmdiff.datasets.sample import Sample
 from hmdiff.datasets.streaming import Index, entries
 from hmdiff.datasets.tally import Tally
 from hmdiff.files import write_text
+from hmdiff.params.data import CocoDataset, MPIIDataset
 
 
 def read_people(
-    people: Path, fits: Path, images: Path, smallest: float, keypoints: int, tally: Tally
+    people: Path, fits: Path, images: Path, params: CocoDataset | MPIIDataset, tally: Tally
 ) -> Iterator[Sample]:
     """Every annotated person who has a fit, in the order of the annotations; all train.
 
-    Left out and counted are crowds, persons with fewer than ``keypoints`` annotated keypoints,
-    those whose box has no side of ``smallest`` pixels, and those without a fit. The joints are
-    those of the fit.
+    Left out and counted are crowds, persons with fewer annotated keypoints than
+    ``params.keypoints``, those whose box has no side of ``params.smallest_box`` pixels, and those
+    without a fit. The joints are those of the fit.
 
     Args:
         people: COCO-style JSON; fits: ``{annotation id: {smpl_param, cam_param}}``.
@@ -38,10 +39,10 @@ def read_people(
             for note in entries(people, "annotations"):
                 number = note["id"]
                 path, entry = people, f"annotation {number}"
-                box = read_box(note["bbox"], smallest)
+                box = read_box(note["bbox"], params.smallest_box)
                 if note.get("iscrowd"):
                     tally.skip("crowd", str(number))
-                elif note.get("num_keypoints", keypoints) < keypoints:
+                elif note.get("num_keypoints", params.keypoints) < params.keypoints:
                     tally.skip("few keypoints", str(number))
                 elif box is None:
                     tally.skip("small box", str(number))

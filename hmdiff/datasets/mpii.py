@@ -36,21 +36,11 @@ def write(root: Path, shots: Sequence[Shot]) -> None:
 
 
 def fits_path(root: Path) -> Path:
-    """The file of fits that :func:`read` takes.
-
-    Raises:
-        UserError: there is none.
-    """
+    """The file of fits that :func:`read` takes; see :func:`fitted.first_present`."""
     return first_present(root / ANNOTATIONS, FITS)
 
 
 def read(root: Path, params: MPIIDataset, tally: Tally) -> Iterator[Sample]:
     """Every person with a fit; see :func:`hmdiff.datasets.coco_style.read_people`."""
-    yield from read_people(
-        root / ANNOTATIONS / PEOPLE,
-        fits_path(root),
-        root / IMAGES,
-        params.smallest_box,
-        params.keypoints,
-        tally,
-    )
+    people = root / ANNOTATIONS / PEOPLE
+    return read_people(people, fits_path(root), root / IMAGES, params, tally)
