@@ -51,6 +51,8 @@ class StageCost(BaseModel):
 
 def address(stage: str, arguments: Mapping[str, Any]) -> str:
     """The name that dvc.yaml gives to ``stage`` when it is called with ``arguments``."""
+    if arguments.get("base"):
+        stage = "finetune"  # the same command
     if "number" in arguments:
         return f"{stage}{arguments['number']}"
     named = next((value for value in arguments.values() if isinstance(value, str)), None)

@@ -313,6 +313,8 @@ def test_costs_are_named_as_dvc_names_the_stages():
     entries = YAML(typ="safe").load(ROOT / "dvc.yaml")["stages"]
     assert address("table", {"number": 4, "out": Path("results")}) == "table4"
     assert address("train", {"experiment": "image", "out": Path("x")}) == "train@image"
+    tuned = {"experiment": "image_3dpw", "base": Path("models/train/image"), "out": Path("x")}
+    assert address("train", tuned) == "finetune@image_3dpw"
     assert address("select_steps", {"method": "dat", "model": Path("m")}) == "select_steps@dat"
     out = Path("data/features/body/3dpw.h5")
     assert address("extract_features", {"out": out}) == "extract_features@3dpw"

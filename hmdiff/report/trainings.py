@@ -36,7 +36,7 @@ class Training:
     @property
     def address(self) -> str:
         """The stage's name in dvc.yaml."""
-        return f"{self.stage}@{self.name}"
+        return f"{'finetune' if 'base' in self.record else self.stage}@{self.name}"
 
     @property
     def kind(self) -> str:
