@@ -107,7 +107,8 @@ def test_every_table_is_an_mlflow_experiment_with_a_run_a_row(projects):
     assert sorted(runs) == TABLES
     assert all(int(count) >= 2 for count in runs.values())
     board = run(projects["snakemake"], "hmdiff", "runs", "--experiment", "training")
-    assert "train@image" in board and "pretrain_extractor@hand" in board
+    assert "train@image (3dpw, human36m;" in board
+    assert "pretrain_extractor@hand (freihand;" in board
 
 
 def test_the_report_shows_tables_curves_and_what_every_stage_cost(projects):

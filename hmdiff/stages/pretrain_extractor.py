@@ -52,6 +52,7 @@ def run(kind: str, prepared: Path, out: Path, params: Params) -> None:
         workers=params.compute.workers,
     )
     facts = {
+        "datasets": list(settings.datasets),  # as in model.json
         "sources": sorted(sources),
         "seed": params.seed,
         "settings": settings.model_dump(mode="json"),
