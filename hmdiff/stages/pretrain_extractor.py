@@ -23,7 +23,7 @@ def run(kind: str, prepared: Path, out: Path, params: Params) -> None:
         prepared: folder of the prepared files of this kind.
         out: gets weights.safetensors, extractor.json and curve.csv.
     """
-    use_threads(params.compute.threads_alone)
+    use_threads(params.compute.threads)
     settings = params.extractor[kind]
     device = resolve_device(params.compute.device)
     paths = mixture_files(prepared, settings.datasets)
