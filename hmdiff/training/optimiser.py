@@ -2,7 +2,7 @@
 
 The first call of a method that torch marks as not for its compiler imports the compiler: two
 seconds of processor time, half of a small training. ``inspect.unwrap`` gives the same methods
-without the mark.
+without the mark; what else ``step`` is wrapped in is that it takes no gradients.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ _MARKED = ("add_param_group", "zero_grad", "state_dict", "load_state_dict")
 
 def _eager(optimiser: type[torch.optim.Optimizer]) -> type[torch.optim.Optimizer]:
     methods = {name: inspect.unwrap(getattr(optimiser, name)) for name in _MARKED}
+    methods["step"] = torch.no_grad()(inspect.unwrap(optimiser.step))
     return type(optimiser.__name__, (optimiser,), methods)
 
 
