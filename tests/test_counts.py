@@ -101,7 +101,7 @@ def test_a_training_step_is_one_evaluation_and_one_backward_pass(predictor, rows
     assert counts == {"evaluations": 1, "contexts": 1, "backward": 1}
 
 
-@pytest.mark.parametrize(("guidance", "limit"), [("none", 5), ("dat", 18)])
+@pytest.mark.parametrize(("guidance", "limit"), [("none", 13), ("dat", 25)])
 def test_the_bytes_that_are_copied_an_image_stay_below_a_limit(predictor, rows, guidance, limit):
     """In units of the tokens of all chains of an image, a step: a token is 128 float32."""
     predict(predictor, rows)  # what is made once is made

@@ -104,9 +104,11 @@ class Loop:
         tokens = self.model.condition(self.feature[:1], self.draws[:1]).detach()
         source = self.h_K[:1, 0].clone().requires_grad_()
         # Attention in its plain form: torch does not count all of its fused ones.
-        kernel = torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH)
-        with kernel, FlopCounterMode(display=False) as forward:
+        with (
+            torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH),
+            FlopCounterMode(display=False) as forward,
+        ):
             output = reference.denoise(self.model, source, k, tokens)
-        with kernel, FlopCounterMode(display=False) as backward:
+        with FlopCounterMode(display=False) as backward:
             torch.autograd.grad(output.sum(), source)
         return forward.get_total_flops(), backward.get_total_flops()
