@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
-
-import numba
 
 
 def jit(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -13,8 +12,21 @@ def jit(function: Callable[..., Any]) -> Callable[..., Any]:
 
     Without fast-math, so that the result is bit-identical from run to run.
     """
+    import numba  # here, because it takes half a second and many stages compile nothing
+
     options = {"fastmath": False, "nogil": True, "error_model": "numpy"}
     try:
         return numba.njit(cache=True, **options)(function)
     except RuntimeError:  # numba found neither the package's nor the user's folder writable
         return numba.njit(cache=False, **options)(function)
+
+
+def jit_when_called(function: Callable[..., Any]) -> Callable[..., Any]:
+    """As :func:`jit`, but at the first call; not for what compiled code calls."""
+    compiled = functools.cache(lambda: jit(function))
+
+    @functools.wraps(function)
+    def call(*arguments: Any) -> Any:
+        return compiled()(*arguments)
+
+    return call

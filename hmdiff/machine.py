@@ -13,16 +13,22 @@ from typing import Any
 
 from hmdiff.files import atomic_file, write_json
 
-FIELDS = ("name", "value", "unit", "n", "low", "high", "machine", "commit")
+FIELDS = ("name", "value", "unit", "ratio_to", "n", "low", "high", "machine", "commit")
 
 
-def record(name: str, values: float | Sequence[float], unit: str) -> dict[str, Any]:
-    """The median of repeated ``values`` with the least and the greatest of them."""
+def record(
+    name: str, values: float | Sequence[float], unit: str, ratio_to: str | None = None
+) -> dict[str, Any]:
+    """The median of repeated ``values`` with the least and the greatest of them.
+
+    ``ratio_to`` names the record by whose values, repeat by repeat, they were divided.
+    """
     values = [values] if isinstance(values, int | float) else list(values)
     return {
         "name": name,
         "value": statistics.median(values),
         "unit": unit,
+        "ratio_to": ratio_to,
         "n": len(values),
         "low": min(values),
         "high": max(values),
@@ -35,7 +41,7 @@ def describe(out: Path, records: Sequence[dict[str, Any]], **facts: Any) -> None
     """Print ``records`` and write them, with ``facts``, to ``out`` (JSON) and a CSV beside it."""
     for row in records:
         spread = f"  [{row['low']:.4g}, {row['high']:.4g}]" if row["n"] > 1 else ""
-        print(f"{row['name']:24} {row['value']:10.4g} {row['unit']}{spread}")
+        print(f"{row['name']:36} {row['value']:10.4g} {row['unit']}{spread}")
     write_json(out, {**facts, "records": list(records)})
     with (
         atomic_file(out.with_suffix(".csv")) as temporary,

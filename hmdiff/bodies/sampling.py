@@ -16,7 +16,6 @@ from zipfile import BadZipFile
 
 import numpy as np
 import scipy.sparse as sp
-from scipy.spatial import cKDTree
 
 from hmdiff.bodies.decimation import decimate
 from hmdiff.bodies.surface import closest_points
@@ -194,6 +193,8 @@ def _fitted_up(
     The coarse vertices of ``start`` (barycentric) take part, then those nearest in the template.
     """
     count = min(neighbours, len(coarse_template))
+    from scipy.spatial import cKDTree  # here, for most stages only read what was built
+
     near = cKDTree(coarse_template).query(fine_template, k=count)[1].reshape(-1, count)
     for row in range(len(near)):
         own = start.indices[start.indptr[row] : start.indptr[row + 1]]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy.spatial import cKDTree
 
 
 def split_quads(quads: np.ndarray, vertices: np.ndarray) -> np.ndarray:
@@ -85,6 +84,8 @@ def closest_points(
         The face (n,) and the barycentric weights (n, 3) therein, not negative and of sum 1.
     """
     count = min(candidates, len(faces))
+    from scipy.spatial import cKDTree  # here, for few stages need it
+
     tree = cKDTree(vertices[faces].mean(1))
     near = tree.query(points, k=count)[1].reshape(len(points), count)
     corners = vertices[faces[near]]  # (n, count, 3 corners, 3)

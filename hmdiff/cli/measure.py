@@ -38,11 +38,20 @@ def measure(
 
 @app.command()
 def bench(
-    out: Annotated[Path, option("Records (JSON and CSV).")] = Path("results/bench.json"),
+    out: Annotated[Path, option("Records (JSON); a CSV and an SVG beside it.")] = Path(
+        "results/bench.json"
+    ),
+    only: Annotated[list[str] | None, option("A subject; may be given several times.")] = None,
+    repeats: Annotated[int, typer.Option(min=1, help="Of everything; medians count.")] = 3,
+    batch: Annotated[int, typer.Option(min=1, help="Images at once.")] = 8,
     params: ParamsFile = PARAMS,
 ) -> None:
-    """Measure the renderer, preparation and the loader: images a second (needs `make tables`)."""
-    from hmdiff.benchmark import run
+    """Measure what is fast and what is not, in one run and as ratios (needs `make tables`)."""
+    from hmdiff.benchmarks.run import SUBJECTS, Sizes, run
+    from hmdiff.errors import UserError
     from hmdiff.params import load_params
 
-    run(out, load_params(params))
+    unknown = [name for name in only or () if name not in SUBJECTS]
+    if unknown:
+        raise UserError(f"bench: no subject {unknown[0]!r}; there are {', '.join(SUBJECTS)}")
+    run(out, load_params(params), only or list(SUBJECTS), Sizes(repeats=repeats, batch=batch))

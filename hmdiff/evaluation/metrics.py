@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from hmdiff.jit import jit
+from hmdiff.jit import jit_when_called
 
 MILLIMETRES = 1000.0
 # The curve of FreiHAND's evaluator: the share of points that are right, by what counts as right.
@@ -148,7 +148,7 @@ def _sorted(clouds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return order, np.take_along_axis(clouds, order[..., None], axis=1)
 
 
-@jit
+@jit_when_called
 def _sweep(clouds, others, order, limit, distances):
     """From each point's place among the sorted ``others`` outwards, while a nearer one can come.
 

@@ -28,8 +28,8 @@ from hmdiff.params import Params
 
 METHOD = "dat"
 
-Recover = Callable[[Tensor, str], Tensor]
-"""(image (1, 3, S, S) uint8, its sample id) -> full mesh (1, V, 3) on the CPU."""
+Recover = Callable[[Tensor, list[str]], Tensor]
+"""(images (B, 3, S, S) uint8, their sample ids) -> full meshes (B, V, 3) on the CPU."""
 
 
 def run(
@@ -54,22 +54,11 @@ def run(
         steps: number of reverse steps of the method ``dat`` (select_steps).
     """
     use_threads(params.compute.threads_alone)
-    device, precision = resolve_device(params.compute.device), resolve_precision(params.compute)
     mesh_sampling = MeshSampling.load(sampling)
+    device, precision = resolve_device(params.compute.device), resolve_precision(params.compute)
     predictor = Predictor.load(model, BodyModel.load(body), mesh_sampling, device, precision)
     network = load_extractor(extractor, device)
-    settings = {
-        "hmdiff_paper": {"chains": params.speed.chains, "steps": params.speed.steps},
-        "hmdiff_configured": {"chains": params.reverse.chains, "steps": read_steps(steps, METHOD)},
-        "fastmetro_l": {"chains": None, "steps": None},
-    }
-    transformer = _fastmetro_l(network, mesh_sampling, params)
-    methods: dict[str, Recover] = {
-        name: partial(_fastmetro, network, transformer, precision)
-        if setting["steps"] is None
-        else partial(_hmdiff, network, predictor, params, **setting)
-        for name, setting in settings.items()
-    }
+    settings, methods = contestants(predictor, network, mesh_sampling, steps, params)
     with PreparedFile(prepared) as file:
         facts = {name: str(file.attrs[name]) for name in ("dataset", "source")}
         times = interleaved(methods, file, network.architecture.image_size, params)
@@ -80,21 +69,43 @@ def run(
     print(f"{out}: frames a second on {machine['device']}: {figures}")
 
 
+def contestants(
+    predictor: Predictor, network: Extractor, sampling: MeshSampling, steps: Path, params: Params
+) -> tuple[dict[str, dict[str, int | None]], dict[str, Recover]]:
+    """Chains and steps of each method, and the methods; all on one backbone, in one precision."""
+    precision = resolve_precision(params.compute)
+    settings: dict[str, dict[str, int | None]] = {
+        "hmdiff_paper": {"chains": params.speed.chains, "steps": params.speed.steps},
+        "hmdiff_configured": {"chains": params.reverse.chains, "steps": read_steps(steps, METHOD)},
+        "fastmetro_l": {"chains": None, "steps": None},
+    }
+    transformer = _fastmetro_l(network, sampling, params)
+    methods: dict[str, Recover] = {
+        name: partial(_fastmetro, network, transformer, precision)
+        if setting["steps"] is None
+        else partial(_hmdiff, network, predictor, params, **setting)
+        for name, setting in settings.items()
+    }
+    return settings, methods
+
+
 def interleaved(
-    methods: dict[str, Recover], file: PreparedFile, size: int, params: Params
+    methods: dict[str, Recover], file: PreparedFile, size: int, params: Params, batch: int = 1
 ) -> dict[str, list[float]]:
     """Seconds of every repeat; the methods take turns, so that a busy machine slows all alike.
 
-    All of them see the same test image (``size`` pixels) in a repeat; reading it is not counted.
+    All of them see the same ``batch`` test images (``size`` pixels) in a repeat; reading them is
+    not counted.
     """
     times: dict[str, list[float]] = {name: [] for name in methods}
     ids, rows = file.sample_ids(), file.indices("test")
     for repeat in range(params.speed.warmup + params.speed.repeats):
-        row = int(rows[repeat % len(rows)])
-        image = torch.from_numpy(file.image(row, size)).permute(2, 0, 1)[None]
+        chosen = [int(rows[(repeat * batch + i) % len(rows)]) for i in range(batch)]
+        images = [torch.from_numpy(file.image(row, size)).permute(2, 0, 1) for row in chosen]
+        pixels, names = torch.stack(images), [ids[row] for row in chosen]
         for name, recover in methods.items():
             start = time.perf_counter()
-            recover(image, ids[row])  # ends on the CPU, so that a GPU has finished
+            recover(pixels, names)  # ends on the CPU, so that a GPU has finished
             if repeat >= params.speed.warmup:
                 times[name].append(time.perf_counter() - start)
     return times
@@ -120,28 +131,28 @@ def _hmdiff(
     network: Extractor,
     predictor: Predictor,
     params: Params,
-    image: Tensor,
-    name: str,
+    images: Tensor,
+    names: list[str],
     *,
     chains: int,
     steps: int,
 ) -> Tensor:
     arrays = extract(
-        network, unit_range(image, network.mean.device), [name], draws=params.prior.draws,
+        network, unit_range(images, network.mean.device), names, draws=params.prior.draws,
         seed=params.seed, precision=resolve_precision(params.compute),
     )  # fmt: skip
     reverse = params.reverse.model_copy(update={"chains": chains})
     how = {"steps": steps, "reverse": reverse, "guidance": "dat", "seed": params.seed}
-    return predictor.predict(unlabelled(arrays, [name]), batch=1, **how).full
+    return predictor.predict(unlabelled(arrays, names), batch=len(names), **how).full
 
 
 @torch.no_grad()
 def _fastmetro(
-    network: Extractor, transformer: FastMETRO, precision: str, image: Tensor, name: str
+    network: Extractor, transformer: FastMETRO, precision: str, images: Tensor, names: list[str]
 ) -> Tensor:
     device = network.mean.device
     with autocast(device, precision):
-        pixels = (unit_range(image, device) - network.mean) / network.deviation
+        pixels = (unit_range(images, device) - network.mean) / network.deviation
         context = network.backbone(pixels.contiguous(memory_format=torch.channels_last))
         return transformer(context)[-1].cpu()
 

@@ -20,6 +20,7 @@ from hmdiff.errors import UserError
 from hmdiff.extractor.features import FeatureFiles, Features
 from hmdiff.params.models import TrainingParams
 from hmdiff.training.objective import Batch, Objective
+from hmdiff.training.optimiser import AdamW
 
 CURVE_POINTS = 40  # rows of curve.csv
 
@@ -65,7 +66,7 @@ def train(
     model = model.to(device).train()
     average = copy.deepcopy(model)
     objective = Objective(model, regressor.to(device), faces.to(device), params, precision)
-    optimiser = torch.optim.AdamW(model.parameters(), weight_decay=params.weight_decay)
+    optimiser = AdamW(model.parameters(), weight_decay=params.weight_decay)
     random = generator(seed, "training noise")
     steps = math.ceil(params.samples / params.batch)
     warmup = params.warmup // params.batch

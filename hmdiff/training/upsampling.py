@@ -12,6 +12,7 @@ from hmdiff.diffusion.upsample import Upsampler
 from hmdiff.params.models import TrainingParams
 from hmdiff.training.loop import learning_rate
 from hmdiff.training.losses import vertex_loss
+from hmdiff.training.optimiser import Adam
 
 
 def downsample(down: sparse.csr_matrix, meshes: Tensor) -> Tensor:
@@ -36,7 +37,7 @@ def train_upsampler(
     Float32 throughout: bf16 would round a metre to 4 mm.
     """
     upsampler = upsampler.to(device)
-    optimiser = torch.optim.Adam(upsampler.parameters())
+    optimiser = Adam(upsampler.parameters())
     order = generator(seed, "upsampler order")
     steps = -(-len(meshes) // params.batch)
     batches = sample_batches(torch.ones(len(meshes)), len(meshes), params.batch, order)

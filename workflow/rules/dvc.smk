@@ -1,7 +1,7 @@
 """One rule per resolved DVC stage, and one rule per group of stages.
 
 DVC says by content which stages are stale; Snakemake orders them, runs them in parallel and hands
-out cores, memory and GPUs. Each job ends with `dvc commit` of its own stage, so that dvc.lock is
+out cores, memory and GPUs. Each job ends with DVC's commit of its own stage, so that dvc.lock is
 the one record of what is up to date, whichever engine ran.
 """
 
@@ -12,21 +12,14 @@ import time
 from collections import defaultdict
 from pathlib import Path
 
-import networkx as nx
-from dvc.repo import Repo
 from snakemake.exceptions import WorkflowError
 
 from hmdiff.acquisition.status import missing
+from hmdiff.workflow.plan import TMP, steps
 
 os.environ.setdefault("DVC_NO_ANALYTICS", "1")
-repo = Repo(".")
-status = repo.status()  # first, since it forgets the index
-index = repo.index
-stages = {stage.addressing: stage for stage in index.stages if stage.cmd}
-stale = status.keys() & stages.keys()
-needs = nx.relabel_nodes(index.graph, lambda stage: stage.addressing)
-rerun = stale.union(*(nx.ancestors(needs, name) for name in stale))
-produced = [out.def_path for stage in stages.values() for out in stage.outs]
+stages = steps()
+produced = [path for stage in stages.values() for path in stage.outs]
 
 lacking = missing("params.yaml")
 print(*lacking, sep="\n", end="\n" * bool(lacking), file=sys.stderr)
@@ -38,32 +31,31 @@ onstart:
 
 
 def outputs_of(*names):
-    return [out.def_path for name in names for out in stages[name].outs]
+    return [path for name in names for path in stages[name].outs]
 
 
 def inputs_of(name):
     """A stage's dependencies; one that is a folder of other stages' outputs stands for them."""
     paths = []
     for dep in stages[name].deps:
-        if dep not in stages[name].params:
-            inside = [path for path in produced if path.startswith(f"{dep.def_path}/")]
-            paths += inside or [dep.def_path]
+        inside = [path for path in produced if path.startswith(f"{dep}/")]
+        paths += inside or [dep]
     return paths
 
 
 def mark(name):
     """A fresh file that makes a stale stage's inputs newer than its outputs."""
-    path = Path(repo.tmp_dir, "stale", name)
+    path = TMP / "stale" / name
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(str(time.time_ns()))
-    return os.path.relpath(path)
+    return str(path)
 
 
 def triggers(name):
     """Inputs in which Snakemake's clock says exactly what DVC's hashes say."""
-    if name not in rerun:
+    if not stages[name].rerun:
         return [ancient(path) for path in inputs_of(name)]
-    return inputs_of(name) + ([mark(name)] if name in stale else [])
+    return inputs_of(name) + ([mark(name)] if stages[name].stale else [])
 
 
 for name, stage in stages.items():
@@ -88,7 +80,7 @@ for name, stage in stages.items():
             stage.desc
         shell:
             "({params.cmd}) 2>&1 | tee {log}"
-            " && dvc --wait-for-lock commit --quiet --force '{params.stage}'"
+            " && python -m hmdiff.workflow.commit '{params.stage}'"
 
 
 groups = defaultdict(list)

@@ -1,0 +1,74 @@
+"""What the Snakefile asks of DVC: an answer is kept while it holds, a record is DVC's own text."""
+
+from __future__ import annotations
+
+import io
+import os
+from pathlib import Path
+
+import pytest
+from dvc.utils.serialize import dumps_yaml
+from ruamel.yaml import YAML
+
+from hmdiff.workflow.commit import replaced
+from hmdiff.workflow.plan import fingerprint
+
+LOCK = {
+    "schema": "2.0",
+    "stages": {
+        "train@a": {
+            "cmd": "run " + "--long-option value " * 20,
+            "outs": [{"path": "a", "md5": "1"}],
+        },
+        "train@ab": {"cmd": "run", "params": {"params.yaml": {"x": [1, {"y": 2.5}]}}},
+    },
+}
+
+
+def printed(value: dict) -> str:
+    return dumps_yaml(value)
+
+
+@pytest.mark.parametrize("name", ["train@a", "train@ab", "table1"])
+def test_a_record_is_put_where_dvc_would_put_it(name):
+    entry = {"cmd": "other " + "words " * 40, "outs": [{"path": "b", "hash": "md5", "size": 3}]}
+    expected = YAML()
+    data = expected.load(printed(LOCK))
+    data["stages"][name] = entry
+    stream = io.StringIO()
+    expected.default_flow_style = False
+    expected.dump(data, stream)
+    assert replaced(printed(LOCK), printed({"stages": {name: entry}})) == stream.getvalue()
+
+
+@pytest.mark.parametrize(
+    "lock", ["stages: {}\n", "schema: '2.0'\nstages:\n  a:\n    cmd: b\nx: 1\n"]
+)
+def test_a_lock_of_another_layout_is_left_to_dvc(lock):
+    assert replaced(lock, printed({"stages": {"a": {"cmd": "c"}}})) is None
+
+
+def test_the_fingerprint_changes_with_files_and_settings_and_nothing_else(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("data/deep").mkdir(parents=True)
+    file, params = Path("data/deep/a.txt"), Path("params.yaml")
+    file.write_text("one")
+    params.write_text("seed: 0")
+    paths = ["data", "models"]
+    seen = [fingerprint(paths)]
+    Path("data/__pycache__").mkdir()
+    Path("elsewhere").write_text("x")
+    os.utime(params)
+    assert fingerprint(paths) == seen[0]
+    for change in (
+        lambda: file.write_text("more"),
+        lambda: os.utime(file, ns=(1, 1)),
+        lambda: Path("data/b.txt").touch(),
+        lambda: file.unlink(),
+        lambda: Path("models").touch(),
+        lambda: params.write_text("seed: 1"),
+        lambda: Path("dvc.lock").write_text("schema: '2.0'"),
+    ):
+        change()
+        seen.append(fingerprint(paths))
+    assert len(set(seen)) == len(seen)
