@@ -33,6 +33,7 @@ class Step:
         deps: files and folders that it reads, parameters left out.
         stale: DVC would run it: something of it has changed, or is not there.
         rerun: it is stale, or what it depends on is.
+        dependents: stages that wait for it, directly or not.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Step:
     outs: list[str]
     stale: bool
     rerun: bool
+    dependents: int
 
 
 def steps() -> dict[str, Step]:
@@ -59,7 +61,8 @@ def steps() -> dict[str, Step]:
 
 def fingerprint(paths: Iterable[str]) -> str:
     """A hash that changes with any file at or below ``paths``, or what DVC is told."""
-    parts = [sys.version, str(Path.cwd()), *(_content(Path(path)) for path in _SOURCES)]
+    texts = [_content(Path(path)) for path in (*_SOURCES, __file__)]
+    parts = [sys.version, str(Path.cwd()), *texts]
     digest = hashlib.sha256(json.dumps(parts).encode())
     for path in paths:
         for line in _marks(path):
@@ -120,7 +123,7 @@ def _ask_dvc() -> tuple[list[Step], list[str], str]:
     found = [
         Step(
             name, stage.cmd, stage.desc, stage.meta, inputs[name], outputs[name],
-            name in stale, name in rerun,
+            name in stale, name in rerun, len(nx.ancestors(needs, name)),
         )
         for name, stage in stages.items()
     ]  # fmt: skip

@@ -70,6 +70,8 @@ for name, stage in stages.items():
         log:
             f"logs/{name}.log",
         threads: stage.meta["threads"]
+        # What most stages wait for goes first, so that no core idles behind the longest chain.
+        priority: stage.dependents
         resources:
             mem_mb=stage.meta["mem_mb"],
             gpu=stage.meta["gpu"],
