@@ -15,6 +15,7 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch.utils.data import Dataset
 from toy_bodies import write_toy_model
+from toys import checkpoint_params
 
 from hmdiff.bodies.model import BodyModel
 from hmdiff.bodies.sampling import MeshSampling
@@ -475,7 +476,8 @@ def workplace(tmp_path_factory) -> Path:
 def _params(**changes) -> Params:
     compute = PARAMS.compute.model_copy(update={"threads": 1, "workers": 0})
     extractors = {**PARAMS.extractor, "hand": _settings(batch=4, samples=8, **changes)}
-    return PARAMS.model_copy(update={"compute": compute, "extractor": extractors})
+    changes = {"compute": compute, "extractor": extractors, "checkpoint": checkpoint_params()}
+    return PARAMS.model_copy(update=changes)
 
 
 @pytest.fixture(scope="module")

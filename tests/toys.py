@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import tempfile
 from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -17,7 +19,7 @@ from hmdiff.diffusion.schedule import NoiseSchedule
 from hmdiff.diffusion.upsample import Upsampler
 from hmdiff.extractor.features import Features
 from hmdiff.params.models import DenoiserParams, DiffusionParams, ExperimentParams, TrainingParams
-from hmdiff.params.runs import ReverseParams
+from hmdiff.params.runs import CheckpointParams, ReverseParams
 from hmdiff.training.folder import Recipe, TrainedModel
 from hmdiff.training.linear import fit_ridge
 
@@ -154,6 +156,14 @@ def training_params(**changes) -> TrainingParams:
         "upsampler_learning_rate": 1e-4, "ridge": [1e-6, 1e-4, 1e-2],
     }  # fmt: skip
     return TrainingParams(**(values | changes))
+
+
+_scratch = tempfile.TemporaryDirectory(prefix="hmdiff-")
+
+
+def checkpoint_params() -> CheckpointParams:
+    """A folder of this process alone: stages of one name run beside each other in tests only."""
+    return CheckpointParams(seconds=60, folder=Path(_scratch.name))
 
 
 def reverse_params(**changes) -> ReverseParams:
