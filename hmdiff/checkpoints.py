@@ -1,8 +1,8 @@
-"""Snapshots of an unfinished training: killed at any moment, it goes on as if nothing had been.
+"""What an unfinished stage has done so far: killed at any moment, it goes on from there.
 
-They lie outside a stage's outputs, which both engines delete before they run it again, and are
-deleted when the stage has ended well. How often they are written changes no result, so that the
-parameter is no stage's.
+The result is that of a run that was never stopped, to the bit. The files lie outside a stage's
+outputs, which both engines delete before they run it again, and go when the stage has ended well.
+How often they are written changes no result, so that the parameter is no stage's.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Se
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from torch import nn
 from tqdm import tqdm
@@ -36,6 +37,7 @@ _DIGEST = 32  # bytes of SHA-256 behind a snapshot's own
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 Item = TypeVar("Item")
+Block = dict[str, Any]  # columns of as many rows each: arrays, and lists of words
 Stateful = nn.Module | torch.optim.Optimizer | torch.Generator | list
 
 
@@ -108,6 +110,36 @@ class Checkpoints:
         self._running = self._steps(order, steps, kept, desc)
         return self._running
 
+    def blocks(self, make: Callable[[int], Iterable[Block]]) -> Iterator[Block]:
+        """All blocks of rows in their order: those that an earlier run has stored, then the rest.
+
+        They are stored in groups, one file each, and none is written twice: blocks may be many.
+
+        Args:
+            make: the blocks from a given one on.
+        """
+        count, found = 0, self._found()
+        for number, path in enumerate(found):
+            state = self._taken(path)
+            if state is None or state["step"] - len(state["kept"]) != count:
+                for lost in found[number:]:
+                    lost.unlink()
+                break
+            for block in state["kept"]:
+                yield {name: _plain(values) for name, values in block.items()}
+            count = state["step"]
+        if count:
+            _say(f"{self.name}: goes on after block {count}")
+        group, written = [], time.monotonic()
+        for block in make(count):
+            yield dict(block)
+            count += 1
+            if self.folder is None:
+                continue
+            group.append({name: _tensor(values) for name, values in block.items()})
+            if time.monotonic() - written >= self.seconds and self._write(count, {"kept": group}):
+                group, written = [], time.monotonic()
+
     def close(self) -> None:
         """End :meth:`steps` where an error left it, and with it the processes behind ``order``."""
         if self._running is not None:
@@ -144,27 +176,40 @@ class Checkpoints:
     def _restore(self, kept: Mapping[str, Stateful]) -> int:
         """Put ``kept`` into the newest sound snapshot's state; its number of steps, or 0."""
         for path in reversed(self._found()):
-            state = _read(path)
-            if state is None:
-                _say(f"{path}: is damaged; {self.name} takes the one before, or starts anew")
-            elif state["key"] != self.key:
-                _say(
-                    f"{path}: of other settings, inputs or code than {self.name} has now; "
-                    "discarded, it starts anew"
-                )
-            else:
+            state = self._taken(path)
+            if state is not None:
                 _set_state(kept, state)
                 _say(f"{self.name}: goes on after step {state['step']}")
                 return state["step"]
             path.unlink()
         return 0
 
+    def _taken(self, path: Path) -> dict[str, Any] | None:
+        """A file's state; None, and a line, where it is damaged or of something else."""
+        state = _read(path)
+        if state is None:
+            _say(f"{path}: is damaged; {self.name} takes the one before, or starts anew")
+        elif state["key"] != self.key:
+            _say(
+                f"{path}: of other settings, inputs or code than {self.name} has now; "
+                "discarded, it starts anew"
+            )
+            state = None
+        return state
+
     def _save(self, kept: Mapping[str, Stateful], step: int) -> bool:
-        """Write one snapshot and drop old ones; False, and a line, where the disk does not let."""
+        """Write one snapshot and drop old ones; whether that could be done."""
+        written = self._write(step, _state(kept))
+        for old in self._found()[:-KEPT]:
+            old.unlink()
+        return written
+
+    def _write(self, step: int, state: Mapping[str, Any]) -> bool:
+        """Write one file; False, and a line, where the disk does not let."""
         path = self.folder / f"{step:012d}.pt"
         try:
             with atomic_file(path) as temporary:
-                torch.save({"key": self.key, "step": step, **_state(kept)}, temporary)
+                torch.save({"key": self.key, "step": step, **state}, temporary)
                 with open(temporary, "rb+") as file:
                     digest = hashlib.file_digest(file, "sha256").digest()
                     file.write(digest)
@@ -173,8 +218,6 @@ class Checkpoints:
             reason = str(error).strip().splitlines()[0]
             _say(f"warning: {path}: was not written ({reason}); {self.name} goes on without")
             return False
-        for old in self._found()[:-KEPT]:
-            old.unlink()
         return True
 
     def _stop(self, kept: Mapping[str, Stateful], step: int, steps: int) -> None:
@@ -302,6 +345,14 @@ def _set_state(kept: Mapping[str, Stateful], state: Mapping[str, Any]) -> None:
     torch.set_rng_state(first)
     if others:
         torch.cuda.set_rng_state_all(others)
+
+
+def _tensor(values: Any) -> Any:
+    return torch.from_numpy(values) if isinstance(values, np.ndarray) else values
+
+
+def _plain(values: Any) -> Any:
+    return values.numpy() if isinstance(values, torch.Tensor) else values
 
 
 def _read(path: Path) -> dict[str, Any] | None:

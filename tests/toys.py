@@ -158,12 +158,30 @@ def training_params(**changes) -> TrainingParams:
     return TrainingParams(**(values | changes))
 
 
+class Stopped(Exception):
+    """What :func:`stop_after` raises."""
+
+
+def stop_after(calls: int, function: Callable) -> Callable:
+    """``function``, which raises :class:`Stopped` at its call after ``calls``."""
+    left = calls
+
+    def limited(*args, **kwargs):
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise Stopped
+        return function(*args, **kwargs)
+
+    return limited
+
+
 _scratch = tempfile.TemporaryDirectory(prefix="hmdiff-")
 
 
-def checkpoint_params() -> CheckpointParams:
+def checkpoint_params(seconds: float = 60) -> CheckpointParams:
     """A folder of this process alone: stages of one name run beside each other in tests only."""
-    return CheckpointParams(seconds=60, folder=Path(_scratch.name))
+    return CheckpointParams(seconds=seconds, folder=Path(_scratch.name))
 
 
 def reverse_params(**changes) -> ReverseParams:
