@@ -24,7 +24,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from hmdiff.compute import resolve_device, resolve_precision
@@ -33,6 +33,7 @@ from hmdiff.files import atomic_file, sha256
 from hmdiff.params import Params
 
 KEPT = 2  # the newest; the older one is for the case that the newer is damaged
+GROUP_BYTES = 256 * 2**20  # of blocks that wait in memory
 _DIGEST = 32  # bytes of SHA-256 behind a snapshot's own
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -65,13 +66,13 @@ def identity(settings: Mapping[str, Any], inputs: Sequence[Path], code: Sequence
 
 
 class Checkpoints:
-    """The snapshots of one training in a folder of its own; see :func:`checkpoints`.
+    """The snapshots of one stage in a folder of its own; see :func:`checkpoints`.
 
     Args:
         name: the stage, for messages.
         folder: None keeps nothing.
         key: gives :func:`identity`; called when a snapshot is read or written, which a short
-            training never does.
+            run never does.
         seconds: between two snapshots.
     """
 
@@ -130,15 +131,18 @@ class Checkpoints:
             count = state["step"]
         if count:
             _say(f"{self.name}: goes on after block {count}")
-        group, written = [], time.monotonic()
+        group, size, written = [], 0, time.monotonic()
+        storing = self.folder is not None
         for block in make(count):
             yield dict(block)
             count += 1
-            if self.folder is None:
+            if not storing:
                 continue
             group.append({name: _tensor(values) for name, values in block.items()})
-            if time.monotonic() - written >= self.seconds and self._write(count, {"kept": group}):
-                group, written = [], time.monotonic()
+            size += sum(part.nbytes for part in group[-1].values() if isinstance(part, Tensor))
+            if time.monotonic() - written >= self.seconds or size > GROUP_BYTES:
+                storing = self._write(count, {"kept": group})  # a gap would be of no use
+                group, size, written = [], 0, time.monotonic()
 
     def close(self) -> None:
         """End :meth:`steps` where an error left it, and with it the processes behind ``order``."""
@@ -209,13 +213,15 @@ class Checkpoints:
         path = self.folder / f"{step:012d}.pt"
         try:
             with atomic_file(path) as temporary:
-                torch.save({"key": self.key, "step": step, **state}, temporary)
+                with open(temporary, "wb") as file:
+                    torch.save({"key": self.key, "step": step, **state}, file)
                 with open(temporary, "rb+") as file:
-                    digest = hashlib.file_digest(file, "sha256").digest()
-                    file.write(digest)
+                    file.write(hashlib.file_digest(file, "sha256").digest())
             _sync(self.folder)
-        except (OSError, RuntimeError) as error:  # torch turns a full disk into the latter
-            reason = str(error).strip().splitlines()[0]
+        except (OSError, RuntimeError) as error:
+            # torch makes a RuntimeError of what the disk has said.
+            cause = error if isinstance(error, OSError) else error.__context__ or error
+            reason = str(cause).strip().splitlines()[0]
             _say(f"warning: {path}: was not written ({reason}); {self.name} goes on without")
             return False
         return True
@@ -352,7 +358,7 @@ def _tensor(values: Any) -> Any:
 
 
 def _plain(values: Any) -> Any:
-    return values.numpy() if isinstance(values, torch.Tensor) else values
+    return values.numpy() if isinstance(values, Tensor) else values
 
 
 def _read(path: Path) -> dict[str, Any] | None:

@@ -161,10 +161,10 @@ def plant(fault: str) -> None:
         if due():
             os.kill(os.getpid(), signal.SIGKILL if what == "step" else signal.SIGTERM)
 
-    def save(value, path, save=torch.save) -> None:
-        save(value, path)
+    def save(value, file, save=torch.save) -> None:
+        save(value, file)
         if due():
-            os.truncate(path, path.stat().st_size // 2)
+            file.truncate(file.tell() // 2)
             die()
 
     def replace(source, target, replace=os.replace) -> None:
@@ -187,7 +187,9 @@ def carry_out(request: dict) -> None:
     folder = Path(request["folder"])
     plant(request["fault"])
     out = folder / request["out"]
-    kept = CheckpointParams(seconds=request["seconds"], folder=folder / "checkpoints")
+    kept = CheckpointParams(
+        seconds=request["seconds"], folder=folder / request.get("checkpoints", "checkpoints")
+    )
     if request["stage"] == "train":
         for name, value in FAKES.items():
             setattr(stage, name, value)
