@@ -10,7 +10,7 @@ export DVC_NO_ANALYTICS := 1
 # uv does not read pip's own variable for local wheels.
 export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 
-.PHONY: tables test lint docs ui bench measure setup lock clean
+.PHONY: tables test lint docs ui bench measure verify setup lock clean
 
 tables: $(READY)
 	@$(ACTIVATE) && snakemake --quiet progress --cores $(CORES) all
@@ -31,6 +31,10 @@ ui: $(READY)
 # What `make tables` costs from here on; from an empty checkout: the whole run.
 measure: $(READY)
 	@$(ACTIVATE) && hmdiff measure --out results/cost.json -- $(MAKE) --no-print-directory tables
+
+# All results once more, from an empty cache in a temporary clone, against the committed dvc.lock.
+verify: $(READY)
+	@$(ACTIVATE) && hmdiff verify
 
 bench: $(READY)
 	@$(ACTIVATE) && hmdiff bench

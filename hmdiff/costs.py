@@ -14,9 +14,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import psutil
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+import hmdiff
 from hmdiff.errors import UserError
 from hmdiff.files import read_json, write_json
 from hmdiff.machine import this_machine
@@ -29,7 +29,7 @@ class StageCost(BaseModel):
 
     Attributes:
         stage: its address in dvc.yaml, such as ``train@image``.
-        seconds: wall time since its process started, imports included.
+        seconds: wall time since the program started, imports included.
         cpu_seconds: user and system time of the process and its ended children.
         peak_bytes: largest resident memory of the process, plus that of its largest ended child.
         machine: processor and cores.
@@ -70,7 +70,7 @@ def recorded(stage: str, folder: Path = FOLDER) -> Iterator[None]:
     unit = 1 if sys.platform == "darwin" else 1024  # Linux counts kilobytes
     cost = StageCost(
         stage=stage,
-        seconds=time.time() - psutil.Process().create_time(),
+        seconds=time.monotonic() - hmdiff.STARTED,
         cpu_seconds=own.ru_utime + own.ru_stime + children.ru_utime + children.ru_stime,
         peak_bytes=unit * (own.ru_maxrss + children.ru_maxrss),
         machine=this_machine(),

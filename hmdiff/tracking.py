@@ -133,7 +133,8 @@ def _record(experiment: str, run: Run, about: str) -> None:
 def _is_known(client: MlflowClient, experiment_id: str, run: Run) -> bool:
     if run.identity is None:
         return False
-    query = f"tags.`{run.identity}` = '{run.tags[run.identity]}'"
+    # A run that a lost server has cut short has its tags already, and is not finished.
+    query = f"tags.`{run.identity}` = '{run.tags[run.identity]}' AND status = 'FINISHED'"
     return bool(client.search_runs([experiment_id], query, max_results=1))
 
 

@@ -12,9 +12,11 @@ import pandas as pd
 import pytest
 from scipy.spatial import procrustes as scipy_procrustes
 from toy_hand import COUNT, PARAMS, run_evaluate, stage_inputs, write_toy_hand
+from toys import Stopped, checkpoint_params, stop_after
 
 from hmdiff.bodies.sampling import MeshSampling
 from hmdiff.errors import UserError
+from hmdiff.evaluation import recovery
 from hmdiff.stages import select_steps
 
 
@@ -88,6 +90,24 @@ def test_how_many_images_are_recovered_at_once_does_not_matter(toy, tmp_path, mo
     parts = run_evaluate(toy, tmp_path / "b", "dat")["means"]
     for metric, figure in whole.items():
         assert parts[metric]["mean"] == pytest.approx(figure["mean"], rel=1e-4)
+
+
+def test_an_evaluation_that_was_stopped_goes_on_to_the_same_bytes(
+    toy, tmp_path, monkeypatch, capfd
+):
+    monkeypatch.setattr(recovery, "CHUNK", 1)
+    params = PARAMS.model_copy(update={"checkpoint": checkpoint_params(seconds=0)})
+    run_evaluate(toy, tmp_path / "whole", "dat", params=params)
+    whole = recovery.score
+    for calls in (1, 1):  # of four
+        monkeypatch.setattr(recovery, "score", stop_after(calls, whole))
+        with pytest.raises(Stopped):
+            run_evaluate(toy, tmp_path / "out", "dat", params=params)
+    monkeypatch.setattr(recovery, "score", stop_after(2, whole))
+    run_evaluate(toy, tmp_path / "out", "dat", params=params)
+    assert "goes on after step 2" in capfd.readouterr().err
+    for path in (tmp_path / "whole").iterdir():
+        assert path.read_bytes() == (tmp_path / "out" / path.name).read_bytes(), path.name
 
 
 def test_steps_are_chosen_on_validation_images(toy, tmp_path):

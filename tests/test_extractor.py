@@ -15,6 +15,7 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch.utils.data import Dataset
 from toy_bodies import write_toy_model
+from toys import Stopped, checkpoint_params, stop_after
 
 from hmdiff.bodies.model import BodyModel
 from hmdiff.bodies.sampling import MeshSampling
@@ -475,7 +476,8 @@ def workplace(tmp_path_factory) -> Path:
 def _params(**changes) -> Params:
     compute = PARAMS.compute.model_copy(update={"threads": 1, "workers": 0})
     extractors = {**PARAMS.extractor, "hand": _settings(batch=4, samples=8, **changes)}
-    return PARAMS.model_copy(update={"compute": compute, "extractor": extractors})
+    changes = {"compute": compute, "extractor": extractors, "checkpoint": checkpoint_params()}
+    return PARAMS.model_copy(update=changes)
 
 
 @pytest.fixture(scope="module")
@@ -572,6 +574,27 @@ def test_the_same_seed_gives_the_same_feature_bytes(workplace, trained, tmp_path
     for name in ("a.h5", "b.h5"):
         _extract(workplace, trained, tmp_path / name, _params())
     assert (tmp_path / "a.h5").read_bytes() == (tmp_path / "b.h5").read_bytes()
+
+
+def test_an_extraction_that_was_stopped_goes_on_to_the_same_bytes(
+    workplace, trained, tmp_path, monkeypatch, capfd
+):
+    """Three blocks of plain images and two of copies; the second stop is among the copies."""
+    many = _params().model_copy(update={"features": FeaturesParams(copies=2)})
+    many = many.model_copy(update={"checkpoint": checkpoint_params(seconds=0)})
+    _extract(workplace, trained, tmp_path / "whole/toy.h5", many)
+    whole = extract_features.extract
+    for calls in (2, 2):
+        monkeypatch.setattr(extract_features, "extract", stop_after(calls, whole))
+        with pytest.raises(Stopped):
+            _extract(workplace, trained, tmp_path / "toy.h5", many)
+    # The last group is cut, as by a lost disk: its block is made again.
+    last = sorted(many.checkpoint.folder.glob("extract_features@toy/*.pt"))[-1]
+    last.write_bytes(last.read_bytes()[:-1])
+    monkeypatch.setattr(extract_features, "extract", stop_after(2, whole))
+    _extract(workplace, trained, tmp_path / "toy.h5", many)
+    assert "goes on after block 3" in capfd.readouterr().err
+    assert (tmp_path / "toy.h5").read_bytes() == (tmp_path / "whole/toy.h5").read_bytes()
 
 
 def test_a_folder_of_the_other_kind_is_one_clear_line(workplace, trained, tmp_path):

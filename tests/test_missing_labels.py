@@ -11,7 +11,14 @@ import scipy.sparse as sp
 import torch
 from PIL import Image
 from toy_bodies import write_toy_model
-from toys import make_body, make_features, make_model, make_sampling, training_params
+from toys import (
+    checkpoint_params,
+    make_body,
+    make_features,
+    make_model,
+    make_sampling,
+    training_params,
+)
 
 from hmdiff.bodies.model import BodyModel
 from hmdiff.bodies.sampling import MeshSampling
@@ -50,7 +57,8 @@ def test_extractor_and_features_never_see_them(tmp_path):
     small = {"image_size": 56, "samples": 8, "batch": 4, "validations": 1}
     settings = PARAMS.extractor["hand"].model_copy(update={**small, "augmentation": augmentation})
     compute = PARAMS.compute.model_copy(update={"threads": 1, "workers": 0})
-    params = PARAMS.model_copy(update={"extractor": {"hand": settings}, "compute": compute})
+    changes = {"extractor": {"hand": settings}, "compute": compute}
+    params = PARAMS.model_copy(update={**changes, "checkpoint": checkpoint_params()})
     pretrain_extractor.run("hand", tmp_path / "prepared", tmp_path / "extractor", params)
     with open(tmp_path / "extractor/curve.csv", newline="") as file:
         assert all(

@@ -11,6 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import toy_trainings
+from toy_trainings import EVEN, FakePrepared
 from toys import (
     denoiser_params,
     diffusion_params,
@@ -26,7 +28,6 @@ from toys import (
 
 from hmdiff.diffusion.upsample import Upsampler
 from hmdiff.errors import UserError
-from hmdiff.params import load_params
 from hmdiff.params.models import FinetuneParams
 from hmdiff.stages import train as stage
 from hmdiff.training.folder import load_model, save_model
@@ -272,32 +273,6 @@ def test_a_foreign_record_is_one_clear_line(tmp_path):
     assert "\n" not in str(line.value)
 
 
-EVEN = list(range(0, 20, 2))
-
-
-class FakePrepared:
-    """A prepared file of 20 full meshes, half of them for training."""
-
-    def __init__(self, path):
-        self.up = Upsampler.from_sampling(make_sampling().ups)
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        pass
-
-    def indices(self, split):
-        return np.array(EVEN)
-
-    def array(self, name):
-        return np.ones(20, bool)
-
-    def meshes(self, indices, body):
-        with torch.no_grad():
-            return self.up(make_features(20).coarse[torch.as_tensor(indices)]).numpy()
-
-
 @pytest.mark.parametrize(
     ("count", "rows"),
     [(2, {"a": [0], "b": [0]}), (3, {"a": [0, 12], "b": [6]}), (99, {"a": EVEN, "b": EVEN})],
@@ -321,40 +296,14 @@ def test_full_meshes_are_evenly_spaced_and_taken_once(tmp_path, monkeypatch, cou
     assert meshes.shape == (min(count, 20), 42, 3)
 
 
-class ToyFiles:
-    """Features files of the toy data set, in memory."""
-
-    def __init__(self, paths, split):
-        self.rows = make_features(seed=["train", "val"].index(split))
-        self.counts, self.bytes = [len(self.rows)], 0
-        self.select, self.sample_id = self.rows.select, self.rows.sample_id
-
-    def __len__(self):
-        return len(self.rows)
-
-    def read(self, name, rows=slice(None)):
-        return getattr(self.rows, name)[rows]
-
-
 @pytest.fixture
 def toy_stage(tmp_path, monkeypatch):
     """Runs the stage on toys: name, parameters' changes and base to the folder written."""
-    monkeypatch.setattr(stage.BodyModel, "load", lambda path: make_body())
-    monkeypatch.setattr(stage.MeshSampling, "load", lambda path: make_sampling())
-    monkeypatch.setattr(stage, "PreparedFile", FakePrepared)
-    monkeypatch.setattr(stage, "FeatureFiles", ToyFiles)
+    for name, value in toy_trainings.FAKES.items():
+        monkeypatch.setattr(stage, name, value)
 
     def run(name: str, out: str, base: Path | None = None, **changes) -> Path:
-        params = load_params().model_copy(
-            update={
-                "experiments": {"toy": experiment_params()},
-                "diffusion": diffusion_params(steps=50),
-                "denoiser": denoiser_params(),
-                "training": training_params(samples=40),
-                **changes,
-            }
-        )
-        stage.run(name, tmp_path, tmp_path, tmp_path, tmp_path, tmp_path / out, params, base)
+        toy_trainings.train(tmp_path, name, tmp_path / out, base, **changes)
         return tmp_path / out
 
     return run

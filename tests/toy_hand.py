@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from scipy import sparse
 from toy_bodies import write_toy_model
-from toys import denoiser_params, diffusion_params, experiment_params, rng
+from toys import checkpoint_params, denoiser_params, diffusion_params, experiment_params, rng
 
 from hmdiff.bodies.model import BodyModel
 from hmdiff.bodies.sampling import MeshSampling
@@ -36,6 +36,7 @@ def toy_params() -> Params:
     return committed.model_copy(
         update={
             "methods": methods,
+            "checkpoint": checkpoint_params(),
             "compute": committed.compute.model_copy(
                 update={"device": "cpu", "precision": "fp32", "threads": 1}
             ),

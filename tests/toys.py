@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import tempfile
 from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -17,7 +19,7 @@ from hmdiff.diffusion.schedule import NoiseSchedule
 from hmdiff.diffusion.upsample import Upsampler
 from hmdiff.extractor.features import Features
 from hmdiff.params.models import DenoiserParams, DiffusionParams, ExperimentParams, TrainingParams
-from hmdiff.params.runs import ReverseParams
+from hmdiff.params.runs import CheckpointParams, ReverseParams
 from hmdiff.training.folder import Recipe, TrainedModel
 from hmdiff.training.linear import fit_ridge
 
@@ -154,6 +156,32 @@ def training_params(**changes) -> TrainingParams:
         "upsampler_learning_rate": 1e-4, "ridge": [1e-6, 1e-4, 1e-2],
     }  # fmt: skip
     return TrainingParams(**(values | changes))
+
+
+class Stopped(Exception):
+    """What :func:`stop_after` raises."""
+
+
+def stop_after(calls: int, function: Callable) -> Callable:
+    """``function``, which raises :class:`Stopped` at its call after ``calls``."""
+    left = calls
+
+    def limited(*args, **kwargs):
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise Stopped
+        return function(*args, **kwargs)
+
+    return limited
+
+
+_scratch = tempfile.TemporaryDirectory(prefix="hmdiff-")
+
+
+def checkpoint_params(seconds: float = 60) -> CheckpointParams:
+    """A folder of this process alone: stages of one name run beside each other in tests only."""
+    return CheckpointParams(seconds=seconds, folder=Path(_scratch.name))
 
 
 def reverse_params(**changes) -> ReverseParams:

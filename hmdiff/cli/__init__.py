@@ -7,6 +7,8 @@ nor mlflow.
 from __future__ import annotations
 
 import errno
+import os
+import re
 import sys
 
 from typer.exceptions import Abort, TyperException
@@ -21,12 +23,18 @@ from hmdiff.cli import (  # noqa: F401
     runs,
     score,
     stages,
+    verify,
 )
 from hmdiff.cli.app import app
 from hmdiff.errors import UserError
 
 # A disk or a folder that a user can mend, as opposed to a bug.
 MENDABLE = {errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EDQUOT, errno.EPERM}
+
+# As safetensors, which is written in Rust, ends what it says of a disk.
+OS_ERROR = re.compile(r"\(os error (\d+)\)")
+# What torch's loader and a pool of processes say of one that something else has killed.
+LOST = re.compile(r"DataLoader worker .*(exited unexpectedly|killed by signal)|process pool was")
 
 
 def main() -> None:
@@ -40,10 +48,27 @@ def main() -> None:
     except UserError as error:
         # torch raises a worker's error again with the worker's traceback before it.
         sys.exit(_fail(str(error).rsplit("UserError: ", 1)[-1]))
-    except OSError as error:
-        if error.errno not in MENDABLE:
+    except Exception as error:
+        line = _mendable(error)
+        if line is None:
             raise
-        sys.exit(_fail(f"{error.filename or 'writing'}: {error.strerror}; free or open it"))
+        sys.exit(_fail(line))
+
+
+def _mendable(error: Exception) -> str | None:
+    """A line about what is no bug though it is no UserError; None for all else."""
+    text = str(error)
+    if isinstance(error, OSError) and error.errno in MENDABLE:
+        return f"{error.filename or 'writing'}: {error.strerror}; free or open it"
+    number = OS_ERROR.search(text)
+    if number and int(number[1]) in MENDABLE:
+        return f"writing: {os.strerror(int(number[1]))}; free or open it"
+    if LOST.search(text):
+        return (
+            "a process that decodes or renders images was killed, probably for lack of memory; "
+            "free some, or lower compute.workers (of a stand-in: standins.*.workers) in params.yaml"
+        )
+    return None
 
 
 def _fail(message: str) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -82,7 +83,7 @@ def _predictions(path: Path, remedy: str) -> tuple[list[str], np.ndarray]:
     try:
         with np.load(path, allow_pickle=False) as content:
             names, coarse = content["sample_id"].tolist(), content["coarse"].astype(np.float32)
-    except (OSError, ValueError, KeyError, EOFError):
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile):
         raise UserError(f"{path}: missing or damaged; {remedy}") from None
     if coarse.ndim != 3 or len(names) != len(coarse):
         raise UserError(f"{path}: coarse: not a mesh for each sample_id; {remedy}")

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from tqdm import tqdm
+import torch
 
 from hmdiff.bodies.model import BodyModel
+from hmdiff.checkpoints import UNSAVED, Checkpoints
 from hmdiff.datasets.prepared import PreparedFile
 from hmdiff.errors import UserError
 from hmdiff.evaluation.protocols import Protocol, score
@@ -73,11 +75,13 @@ def recover_and_score(
     prepared: PreparedFile,
     body: BodyModel,
     protocol: Protocol,
+    checkpoints: Checkpoints = UNSAVED,
     **how: Any,
 ) -> Recovered:
     """Meshes of all rows of ``features``, compared with the truth in ``prepared``.
 
-    ``how`` is handed to :meth:`Predictor.predict`.
+    ``checkpoints`` hold chunks that were scored before; ``how`` is handed to
+    :meth:`Predictor.predict`.
 
     Raises:
         UserError: ``features`` were not made from ``prepared``, its true meshes are not those of
@@ -91,16 +95,29 @@ def recover_and_score(
             f"{prepared.path}: sample_id: has no {unknown[0]!r}; run extract_features again"
         )
     joints, regressor = prepared.array("joints"), body.regressor.cpu().numpy()
-    tables, coarse = [], []
-    for first in tqdm(range(0, len(features), CHUNK), unit="chunk", disable=None):
-        part = features.select(range(first, min(first + CHUNK, len(features))))
+    columns: list[dict[str, Any]] = []  # of each chunk
+    coarse: list[torch.Tensor] = []
+
+    def chunks(first: int) -> Iterator[Features]:
+        for start in range(first * CHUNK, len(features), CHUNK):
+            yield features.select(range(start, min(start + CHUNK, len(features))))
+
+    count = -(-len(features) // CHUNK)
+    kept = {"columns": columns, "coarse": coarse}
+    for _, part in checkpoints.steps(chunks, count, kept, "chunks"):
         rows = np.array([row_of[name] for name in part.sample_id])
         truth = prepared.meshes(rows, body) if protocol.needs_meshes else None
         prediction = predictor.predict(part, **how)
         table = score(protocol, prediction.full.numpy(), truth, joints[rows], regressor)
-        table.insert(0, "sample_id", part.sample_id)
-        table["active_steps"] = prediction.active_steps.double().numpy()
-        table["ratio"] = prediction.ratio.double().numpy()
-        tables.append(table)
-        coarse.append(prediction.coarse.numpy())
-    return Recovered(pd.concat(tables, ignore_index=True).round(6), np.concatenate(coarse))
+        numbers = {str(name): torch.tensor(table[name].to_numpy()) for name in table}
+        columns.append(
+            {
+                "sample_id": part.sample_id,
+                **numbers,
+                "active_steps": prediction.active_steps.double(),
+                "ratio": prediction.ratio.double(),
+            }
+        )
+        coarse.append(prediction.coarse)
+    tables = [pd.DataFrame({name: np.asarray(v) for name, v in c.items()}) for c in columns]
+    return Recovered(pd.concat(tables, ignore_index=True).round(6), torch.cat(coarse).numpy())

@@ -11,9 +11,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 from torch.utils.data import ConcatDataset, DataLoader, Dataset
-from tqdm import tqdm
 
 from hmdiff.batches import row_weights, sample_batches
+from hmdiff.checkpoints import UNSAVED, Checkpoints
 from hmdiff.compute import autocast, generator
 from hmdiff.datasets.prepared import PreparedFile, PreparedImages
 from hmdiff.errors import UserError
@@ -81,6 +81,7 @@ def train_extractor(
     device: torch.device,
     precision: str,
     workers: int,
+    checkpoints: Checkpoints = UNSAVED,
 ) -> list[dict[str, float]]:
     """Train ``extractor`` in place; return the curve (samples, loss, val_mpjpe in mm).
 
@@ -105,12 +106,19 @@ def train_extractor(
         for rows in sample_batches(train.weights, steps * settings.batch, settings.batch, order):
             yield rows.tolist()
 
-    loader = DataLoader(train.images, batch_sampler=plan(), num_workers=workers)
+    def loader(first: int) -> DataLoader:
+        batches = islice(plan(), first, None)
+        # A generator of its own: a loader that starts anew must not move torch's.
+        own = torch.Generator()
+        return DataLoader(train.images, batch_sampler=batches, num_workers=workers, generator=own)
+
     marks = {round(steps * (i + 1) / settings.validations) for i in range(settings.validations)}
     noise = generator(seed, "extractor", "augmentation")
     curve: list[dict[str, float]] = []
     losses: list[float] = []
-    for step, batch in enumerate(tqdm(loader, "pre-train", steps, disable=None)):
+    kept = {"model": extractor, "optimiser": optimiser, "noise": noise}
+    kept |= {"curve": curve, "losses": losses}
+    for step, batch in checkpoints.steps(loader, steps, kept, "pre-train"):
         rate = learning_rate(step, steps, settings.warmup, settings.learning_rate)
         for group in optimiser.param_groups:
             group["lr"] = rate

@@ -25,6 +25,7 @@ from hmdiff.params.models import (
     TrainingParams,
 )
 from hmdiff.params.runs import (
+    CheckpointParams,
     Compute,
     EvaluationItem,
     EvaluationParams,
@@ -40,6 +41,7 @@ class Params(Section):
     preset: str
     seed: Whole
     compute: Compute
+    checkpoint: CheckpointParams
     body_models: dict[Literal["smpl", "mano"], BodyModelParams]
     mesh_sampling: dict[Literal["smpl", "mano"], MeshSamplingParams]
     acquire: AcquireParams

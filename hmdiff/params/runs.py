@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -15,6 +16,11 @@ class Compute(Section):
     threads: Count
     threads_alone: Count
     workers: Whole
+
+
+class CheckpointParams(Section):
+    seconds: NotNegative
+    folder: Path
 
 
 class ReverseParams(Section):

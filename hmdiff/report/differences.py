@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -103,7 +104,10 @@ def _samples(evaluations: Path, name: str, metric: str) -> pd.Series:
     path = evaluations / name / "samples.csv"
     remedy = f"run `dvc repro evaluate@{name}`"
     try:
-        frame = pd.read_csv(path, dtype={"sample_id": str}, index_col="sample_id")
+        text = path.read_text(encoding="utf-8")
+        if not text.endswith("\n"):
+            raise ValueError("it is cut")
+        frame = pd.read_csv(io.StringIO(text), dtype={"sample_id": str}, index_col="sample_id")
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; {remedy}") from None
     except ValueError as error:

@@ -10,6 +10,7 @@ import pandas as pd
 
 from hmdiff.bodies.model import BodyModel
 from hmdiff.bodies.sampling import MeshSampling
+from hmdiff.checkpoints import checkpoints
 from hmdiff.compute import resolve_device, resolve_precision, use_threads
 from hmdiff.datasets.prepared import PreparedFile
 from hmdiff.evaluation.bootstrap import figures
@@ -67,28 +68,38 @@ def run(
         model, body_model, MeshSampling.load(sampling),
         resolve_device(params.compute.device), resolve_precision(params.compute),
     )  # fmt: skip
-    with PreparedFile(prepared) as file:
+    settings = {
+        **how,
+        "reverse": params.reverse.model_dump(),
+        "protocol": protocol.model_dump(mode="json"),
+        "samples": params.evaluation.samples,
+    }
+    inputs = [model, features, prepared, body, sampling]
+    with (
+        PreparedFile(prepared) as file,
+        checkpoints(f"evaluate@{evaluation}", params, settings, inputs) as kept,
+    ):
         source = str(file.attrs["source"])
         recovered = recover_and_score(
-            predictor, rows, file, body_model, protocol, reverse=params.reverse, **how
+            predictor, rows, file, body_model, protocol, kept, reverse=params.reverse, **how
         )
-    summary = {
-        "evaluation": evaluation,
-        "method": what.method,
-        "experiment": what.experiment,
-        "dataset": what.dataset,
-        "source": source,
-        "body_model": body_model.source,
-        "split": SPLIT,
-        "n": len(rows),
-        **how,
-        "chains": params.reverse.chains if trained["experiment"]["model"] == "diffusion" else 1,
-        **_figures(recovered.samples, protocol, params.evaluation, params.seed),
-        "protocol": protocol.model_dump(mode="json"),
-        "reverse": params.reverse.model_dump(mode="json"),
-        "trained": trained,
-    }
-    _write(out, recovered, summary)
+        summary = {
+            "evaluation": evaluation,
+            "method": what.method,
+            "experiment": what.experiment,
+            "dataset": what.dataset,
+            "source": source,
+            "body_model": body_model.source,
+            "split": SPLIT,
+            "n": len(rows),
+            **how,
+            "chains": params.reverse.chains if trained["experiment"]["model"] == "diffusion" else 1,
+            **_figures(recovered.samples, protocol, params.evaluation, params.seed),
+            "protocol": protocol.model_dump(mode="json"),
+            "reverse": params.reverse.model_dump(mode="json"),
+            "trained": trained,
+        }
+        _write(out, recovered, summary)
     means = ", ".join(
         f"{name} {figure['mean']:.3g} [{figure['low']:.3g}, {figure['high']:.3g}]"
         for name, figure in summary["means"].items()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from hmdiff.bodies.model import BodyModel
 from hmdiff.bodies.sampling import MeshSampling
+from hmdiff.checkpoints import checkpoints
 from hmdiff.compute import resolve_device, resolve_precision, use_threads
 from hmdiff.datasets.prepared import PreparedFile, PreparedImages
 from hmdiff.datasets.sample import SPLITS
@@ -56,28 +57,47 @@ def run(
         copies = [np.arange(len(file))] + [file.indices("train")] * (params.features.copies - 1)
         count = sum(len(rows) for rows in copies)
         errors = []
+        settings = {
+            "augmentation": params.extractor[attrs["kind"]].augmentation.model_dump(),
+            "batch": params.extractor[attrs["kind"]].batch,
+            "copies": params.features.copies,
+            "draws": params.prior.draws,
+        }
+        inputs = [prepared, extractor]
         with (
+            checkpoints(f"extract_features@{out.stem}", params, settings, inputs) as kept,
             features_writer(out, count, attrs) as writer,
             tqdm(total=count, desc="extract", disable=None) as bar,
         ):
-            for copy, rows in enumerate(copies):
-                for block in _blocks(network, file, rows, copy, params):
-                    at = block.pop("row")
-                    block["coarse"] = _coarse(file, at, block["valid_mesh"], body_model, down)
-                    angles = torch.from_numpy(block.pop("angle"))
-                    for name in ("coarse", "joints"):  # by nothing, where it is no copy
-                        turned = turn_points(torch.from_numpy(block[name]), angles)
-                        block[name] = turned.numpy()
-                    writer.append(block)
-                    bar.update(len(at))
-                    if not copy:
-                        distance = np.linalg.norm(block["centre"] - block["joints"], axis=-1)
-                        errors.append(distance.mean(1, where=block["valid_joints"]))
+            for block in kept.blocks(lambda first: _blocks(network, file, copies, first, params)):
+                at = block.pop("row")
+                block["coarse"] = _coarse(file, at, block["valid_mesh"], body_model, down)
+                angles = torch.from_numpy(block.pop("angle"))
+                for name in ("coarse", "joints"):  # by nothing, where it is no copy
+                    turned = turn_points(torch.from_numpy(block[name]), angles)
+                    block[name] = turned.numpy()
+                writer.append(block)
+                bar.update(len(at))
+                if not block["copy"][0]:
+                    distance = np.linalg.norm(block["centre"] - block["joints"], axis=-1)
+                    errors.append(distance.mean(1, where=block["valid_joints"]))
         per_split = _per_split(np.concatenate(errors), file.array("split"))
     print(f"{out}: {count} rows; MPJPE of U's mean in mm: {per_split}")
 
 
 def _blocks(
+    network: Extractor, file: PreparedFile, copies: Sequence[np.ndarray], first: int, params: Params
+) -> Iterator[dict[str, Any]]:
+    """The blocks of all ``copies`` (rows of each) from block ``first`` on."""
+    batch = params.extractor[network.kind.name].batch
+    for copy, rows in enumerate(copies):
+        left = rows[first * batch :]
+        first = max(0, first - -(-len(rows) // batch))
+        if len(left):
+            yield from _copy_blocks(network, file, left, copy, params)
+
+
+def _copy_blocks(
     network: Extractor, file: PreparedFile, rows: np.ndarray, copy: int, params: Params
 ) -> Iterator[dict[str, Any]]:
     """Columns of ``rows``, a batch at a time: f_I, U and the unturned truth but for the mesh.

@@ -6,6 +6,7 @@ import csv
 from pathlib import Path
 
 from hmdiff.batches import mixture_files
+from hmdiff.checkpoints import checkpoints
 from hmdiff.compute import resolve_device, resolve_precision, use_threads
 from hmdiff.datasets.prepared import PreparedFile
 from hmdiff.errors import UserError
@@ -41,28 +42,31 @@ def run(kind: str, prepared: Path, out: Path, params: Params) -> None:
         split_pool(paths, list(settings.datasets.values()), split, settings.image_size)
         for split in ("train", "val")
     )
-    curve = train_extractor(
-        extractor,
-        train,
-        validation,
-        settings,
-        seed=params.seed,
-        device=device,
-        precision=resolve_precision(params.compute),
-        workers=params.compute.workers,
-    )
     facts = {
         "datasets": list(settings.datasets),  # as in model.json
         "sources": sorted(sources),
         "seed": params.seed,
         "settings": settings.model_dump(mode="json"),
     }
-    with atomic_directory(out) as folder:
-        save_extractor(extractor, folder, facts)
-        with open(folder / "curve.csv", "w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, curve[0].keys(), lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(curve)
+    read = [*paths, *([settings.pretrained] if settings.pretrained else [])]
+    with checkpoints(f"pretrain_extractor@{kind}", params, facts, read) as kept:
+        curve = train_extractor(
+            extractor,
+            train,
+            validation,
+            settings,
+            seed=params.seed,
+            device=device,
+            precision=resolve_precision(params.compute),
+            workers=params.compute.workers,
+            checkpoints=kept,
+        )
+        with atomic_directory(out) as folder:
+            save_extractor(extractor, folder, facts)
+            with open(folder / "curve.csv", "w", newline="", encoding="utf-8") as file:
+                writer = csv.DictWriter(file, curve[0].keys(), lineterminator="\n")
+                writer.writeheader()
+                writer.writerows(curve)
     last = curve[-1]
     print(
         f"{out}: {last['samples']} images seen, validation MPJPE {last['val_mpjpe']:.1f} mm "

@@ -13,6 +13,7 @@ from torch import Tensor
 from hmdiff.batches import mixture_files, row_weights
 from hmdiff.bodies.model import BodyModel
 from hmdiff.bodies.sampling import MeshSampling
+from hmdiff.checkpoints import Checkpoints, checkpoints
 from hmdiff.compute import generator, resolve_device, resolve_precision, use_threads
 from hmdiff.datasets.prepared import PreparedFile
 from hmdiff.diffusion.denoiser import adjacency_mask
@@ -54,6 +55,30 @@ def run(
         UserError: the features lack usable rows, or training diverges.
     """
     plan = make_plan(experiment, base, params)
+    stage = "train" if base is None else "finetune"
+    settings = {
+        "experiment": plan.experiment.model_dump(mode="json"),
+        "diffusion": plan.diffusion.model_dump(mode="json"),
+        "denoiser": plan.denoiser.model_dump(mode="json"),
+        "training": plan.training.model_dump(mode="json"),
+        "datasets": dict(plan.datasets),
+    }
+    inputs = [*mixture_files(features, plan.datasets), body, sampling]
+    inputs += [] if base is None else [base]
+    with checkpoints(f"{stage}@{experiment}", params, settings, inputs) as kept:
+        _run(plan, features, sampling, body, prepared, out, params, kept)
+
+
+def _run(
+    plan: Plan,
+    features: Path,
+    sampling: Path,
+    body: Path,
+    prepared: Path,
+    out: Path,
+    params: Params,
+    kept: Checkpoints,
+) -> None:
     use_threads(params.compute.threads)
     body_model, mesh_sampling = BodyModel.load(body), MeshSampling.load(sampling)
     files = mixture_files(features, plan.datasets)
@@ -70,7 +95,7 @@ def run(
     network = None
     if plan.experiment.model != "linear":
         network = _network(plan, training, meshed, body_model, mesh_sampling, params)
-        network, curve = _trained(network, plan, training, body_model, mesh_sampling, params)
+        network, curve = _trained(network, plan, training, body_model, mesh_sampling, params, kept)
     files = mixture_files(prepared, plan.datasets)
     upsampler = _upsampler(plan, files, body_model, mesh_sampling, params)
     recipe = Recipe(
@@ -80,7 +105,7 @@ def run(
         len(body_model.regressor),
         upsampler.sizes,
         {
-            "name": experiment,
+            "name": plan.name,
             **plan.notes,
             "seed": params.seed,
             "training": plan.training.model_dump(mode="json"),
@@ -132,6 +157,7 @@ def _trained(
     body_model: BodyModel,
     sampling: MeshSampling,
     params: Params,
+    kept: Checkpoints,
 ) -> tuple[MeshDiffusion, list[dict[str, float]]]:
     """The trained network and its curve."""
     return train(
@@ -145,6 +171,7 @@ def _trained(
         device=resolve_device(params.compute.device),
         precision=resolve_precision(params.compute),
         name=plan.name,
+        checkpoints=kept,
     )
 
 

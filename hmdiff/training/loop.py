@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import copy
 import math
+from itertools import islice
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from hmdiff.batches import sample_batches
+from hmdiff.checkpoints import UNSAVED, Checkpoints
 from hmdiff.compute import generator
 from hmdiff.diffusion.model import MeshDiffusion
 from hmdiff.errors import UserError
@@ -50,6 +51,7 @@ def train(
     device: torch.device,
     precision: str,
     name: str = "train",
+    checkpoints: Checkpoints = UNSAVED,
 ) -> tuple[MeshDiffusion, list[dict[str, float]]]:
     """Train ``model`` on ``features``; returns the averaged model and the curve.
 
@@ -57,6 +59,7 @@ def train(
         regressor, faces: f (J, Vc) and the triangles (F, 3) of the coarse mesh.
         weights: (n,) how often each row of ``features`` is seen in an epoch; None: once.
         name: the experiment, for messages.
+        checkpoints: snapshots to go on from, and where to write others.
 
     The curve has the mean of every loss term since its last row, and the samples seen.
 
@@ -72,10 +75,12 @@ def train(
     warmup = params.warmup // params.batch
     curve: list[dict[str, float]] = []
     since: list[dict[str, Tensor]] = []
-    seen = 0
     weights = torch.ones(len(features)) if weights is None else weights
     order = sample_batches(weights, params.samples, params.batch, generator(seed, "training order"))
-    for step, indices in enumerate(tqdm(order, total=steps, desc=name, disable=None)):
+    kept = {"model": model, "average": average, "optimiser": optimiser, "noise": random}
+    kept |= {"curve": curve, "since": since}
+    batches = checkpoints.steps(lambda first: islice(order, first, None), steps, kept, name)
+    for step, indices in batches:
         rate = learning_rate(step, steps, warmup, params.learning_rate)
         for group in optimiser.param_groups:
             group["lr"] = rate
@@ -92,11 +97,11 @@ def train(
         optimiser.step()
         update_average(average, model, step, params.ema)
         since.append(means)
-        seen += len(indices)
         if (step + 1) * CURVE_POINTS // steps > step * CURVE_POINTS // steps:
             row = {key: sum(float(m[key]) for m in since) / len(since) for key in means}
+            seen = min((step + 1) * params.batch, params.samples)
             curve.append({"samples": seen, "learning_rate": rate, **row})
-            since = []
+            since.clear()
     return average.eval(), curve
 
 

@@ -1,0 +1,211 @@
+"""What breaks from outside (a disk, a file, a process, a clock) is one clear line and exit code 2,
+and leaves nothing that looks finished."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from torch.utils.data import DataLoader, Dataset
+from toy_hand import PARAMS, run_evaluate, stage_inputs, write_toy_hand
+from toy_trainings import write_images
+
+from hmdiff import cli, costs, tracking
+from hmdiff.errors import UserError
+from hmdiff.evaluation.export import _predictions
+from hmdiff.evaluation.selection import read_steps
+from hmdiff.report.differences import _samples
+from hmdiff.stages import select_steps
+from hmdiff.tables.measured import read_summary
+
+SCRIPT = Path(__file__).with_name("toy_trainings.py")
+
+
+# Disks -------------------------------------------------------------------------------------------
+
+
+def on_a_disk(folder: Path, options: str, stage: str) -> tuple[int, str, list[str]]:
+    """A toy training whose outputs and checkpoints go to a small disk of its own: exit code, what
+    it said, and what lies on the disk afterwards."""
+    if subprocess.run(["unshare", "-m", "true"], capture_output=True, check=False).returncode:
+        pytest.skip("this user may not mount a disk (unshare -m)")
+    write_images(folder)
+    for name in ("body", "sampling", "disk/x"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text(name)
+    request = {"folder": str(folder), "stage": stage, "fault": "", "seconds": 0, "workers": 0}
+    request |= {"out": "disk/out", "checkpoints": "disk/checkpoints", "changes": {}}
+    disk = folder / "disk"
+    mount = f"mount -t tmpfs -o {options} tmpfs {disk}"
+    done = subprocess.run(
+        ["unshare", "-m", "sh", "-c", f"{mount} && {sys.executable} {SCRIPT} && ls -A {disk}"],
+        input=json.dumps(request) + "\n", capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    code, *left = done.stdout.split()
+    return int(code), (folder / "log").read_text(), left
+
+
+@pytest.mark.parametrize("stage", ["train", "pretrain_extractor"])
+def test_on_a_full_disk_a_training_ends_in_one_line_and_without_an_output(tmp_path, stage):
+    code, said, left = on_a_disk(tmp_path, "size=100k", stage)
+    *warnings, last = said.strip().splitlines()
+    assert code == 2
+    assert last.startswith("hmdiff: error: ") and "No space left on device; free" in last
+    assert len(warnings) == 5  # one a checkpoint, of six steps
+    cause = "was not written ([Errno 28] No space left on device); "
+    assert all(cause in line and line.endswith("goes on without") for line in warnings)
+    assert left == ["checkpoints"]
+
+
+def test_on_a_read_only_disk_a_training_ends_in_one_line_before_it_starts(tmp_path):
+    code, said, left = on_a_disk(tmp_path, "size=100k,ro", "train")
+    assert code == 2 and left == []
+    assert said.count("\n") == 1
+    assert "disk/checkpoints/train@toy: Read-only file system; free or open it, or let" in said
+
+
+# Files -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def toy(tmp_path_factory) -> Path:
+    return write_toy_hand(tmp_path_factory.mktemp("faults"))
+
+
+DAMAGES = {
+    "empty": lambda content: b"",
+    "half": lambda content: content[: len(content) // 2],
+    "noise": lambda content: bytes(range(256)) * (len(content) // 256 + 1),
+}
+FILES = [
+    "prepared.h5", "features.h5", "hand_linear/weights.safetensors", "hand_linear/model.json",
+    "sampling.npz", "body",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("name", FILES)
+def test_a_damaged_intermediate_is_one_line_that_names_it(toy, tmp_path, name, damage):
+    copy = tmp_path / Path(name).parts[0]
+    (shutil.copytree if (toy / copy.name).is_dir() else shutil.copy)(toy / copy.name, copy)
+    path = tmp_path / name
+    if path.is_dir():
+        path = max(path.iterdir(), key=lambda file: file.stat().st_size)
+    path.write_bytes(DAMAGES[damage](path.read_bytes()))
+    key = {"hand_linear": "model"}.get(copy.name, copy.stem)
+    with pytest.raises(UserError) as error:
+        run_evaluate(toy, tmp_path / "out", **{key: copy})
+    assert path.name in str(error.value) and ";" in str(error.value)
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "out").exists()
+
+
+READERS = {
+    "steps.json": lambda folder: read_steps(folder / "row/steps.json", "hand_linear"),
+    "samples.csv": lambda folder: _samples(folder, "row", "PA-MPVPE"),
+    "summary.json": lambda folder: read_summary(folder, "row", ["PA-MPVPE"]),
+    "predictions.npz": lambda folder: _predictions(
+        folder / "row/predictions.npz", "run it again; now"
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def evaluated(toy, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("evaluated")
+    run_evaluate(toy, folder / "row")
+    paths = stage_inputs(toy, "hand_linear")
+    select_steps.run("hand_linear", out=folder / "row/steps.json", params=PARAMS, **paths)
+    return folder
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("name", READERS)
+def test_a_damaged_result_is_one_line_that_names_it(evaluated, tmp_path, name, damage):
+    READERS[name](evaluated)
+    shutil.copytree(evaluated / "row", tmp_path / "row")
+    path = tmp_path / "row" / name
+    path.write_bytes(DAMAGES[damage](path.read_bytes()))
+    with pytest.raises(UserError) as error:
+        READERS[name](tmp_path)
+    assert name in str(error.value) and ";" in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+# Processes ---------------------------------------------------------------------------------------
+
+
+class Fatal(Dataset):
+    """Whoever reads the third image is killed, as by the system when memory is short."""
+
+    def __len__(self) -> int:
+        return 8
+
+    def __getitem__(self, row: int) -> torch.Tensor:
+        if row == 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return torch.zeros(1)
+
+
+def fail_with(action, monkeypatch, capsys) -> str:
+    """The line that the command line ends with when ``action`` fails."""
+    monkeypatch.setattr(cli, "app", lambda standalone_mode: action())
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    assert end.value.code == 2
+    return capsys.readouterr().err.strip().splitlines()[-1]
+
+
+def test_a_killed_image_process_is_one_line(monkeypatch, capsys):
+    line = fail_with(lambda: list(DataLoader(Fatal(), num_workers=1)), monkeypatch, capsys)
+    assert line.startswith("hmdiff: error: a process that decodes or renders images was killed")
+    assert "lower compute.workers" in line
+
+
+# Clock and server --------------------------------------------------------------------------------
+
+
+def test_a_clock_that_is_set_back_makes_no_cost_negative(tmp_path, monkeypatch):
+    with costs.recorded("toy", tmp_path):
+        monkeypatch.setattr(time, "time", lambda: 0.0)
+    assert costs.read_costs(tmp_path)["toy"].seconds > 0
+
+
+def test_a_server_that_goes_in_mid_run_is_one_warning_and_the_run_can_be_recorded_again(
+    tmp_path, monkeypatch, capfd
+):
+    from mlflow import MlflowClient
+
+    monkeypatch.chdir(tmp_path)
+    run = tracking.Run(
+        "parent",
+        children=[
+            tracking.Run("child", metrics={"x": 1.0}, tags={"sha": "a" * 64}, identity="sha")
+        ],
+    )
+    whole = MlflowClient.log_batch
+
+    def cut(self, run_id, metrics=(), **more):
+        if metrics:
+            raise ConnectionError("the server is gone")
+        return whole(self, run_id, metrics=metrics, **more)
+
+    with monkeypatch.context() as broken:
+        broken.setattr(MlflowClient, "log_batch", cut)
+        assert not tracking.log_run("toy", run)
+    assert "MLflow: parent was not recorded (the server is gone)" in capfd.readouterr().err
+    assert tracking.log_run("toy", run)
+    client = MlflowClient(tracking_uri=tracking.DEFAULT_STORE)
+    found = client.search_runs(
+        [client.get_experiment_by_name("toy").experiment_id], "status = 'FINISHED'"
+    )
+    assert sorted(one.info.run_name for one in found) == ["child", "parent"]
