@@ -17,6 +17,7 @@ from hmdiff.cli import (  # noqa: F401
     data,
     doctor,
     measure,
+    predict,
     presets,
     runs,
     score,

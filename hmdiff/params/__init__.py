@@ -29,6 +29,7 @@ from hmdiff.params.runs import (
     EvaluationItem,
     EvaluationParams,
     MethodParams,
+    PredictParams,
     ReverseParams,
     SpeedParams,
 )
@@ -54,6 +55,7 @@ class Params(Section):
     reverse: ReverseParams
     evaluation: EvaluationParams
     speed: SpeedParams
+    predict: PredictParams
     experiments: dict[str, ExperimentParams]
     finetunes: dict[str, FinetuneParams]
     methods: dict[str, MethodParams]
