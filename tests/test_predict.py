@@ -11,12 +11,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import trimesh
+from doc_commands import blocks
 from PIL import Image
 from toy_project import make_picture, write_project
 
 import hmdiff
+from hmdiff import cli
 from hmdiff.datasets.camera import project, tight_box
 from hmdiff.errors import UserError
+from hmdiff.kinds import BODY
+from hmdiff.prediction import model
 from hmdiff.prediction.camera import fit_translation, full_camera
 from hmdiff.prediction.inputs import find_sources, parse_box, pictures, read_detections
 from hmdiff.prediction.model import Recoverer, find_checkpoint
@@ -128,6 +132,21 @@ def test_a_linear_model_has_one_sample_and_no_reverse_process(toy):
     assert (found.spread == 0).all() and np.isnan(found.ratio)
 
 
+def test_a_body_goes_the_same_way_and_the_documented_example_runs(tmp_path, monkeypatch, capsys):
+    project = write_project(tmp_path / "project", BODY)
+    make_picture(800, 900).save(project / "photo.jpg")
+    monkeypatch.chdir(project)
+    (block,) = [block for block in blocks("python") if block.page == "your_pictures.md"]
+    names: dict = {}
+    exec(compile(block.text, block.page, "exec"), names)
+    assert "(6890, 3)" in capsys.readouterr().out
+    predict(names["recoverer"], [Path("photo.jpg")], Options(Path("predictions"), [9, 9, 99, 250]))
+    with np.load("predictions/photo/prediction.npz", allow_pickle=False) as stored:
+        assert stored["samples"].shape[1:] == (6890, 3)
+        assert list(stored["joint_names"]) == list(BODY.joints)
+        assert stored["faces"].shape == (13776, 3)
+
+
 def test_a_folder_gives_complete_outputs_and_a_second_run_does_nothing(recoverer, folder, tmp_path):
     out = folder / "predictions"  # inside the input: it must not be read as pictures
     options = Options(out=out, formats=("glb", "obj", "ply"), batch=2)
@@ -138,11 +157,16 @@ def test_a_folder_gives_complete_outputs_and_a_second_run_does_nothing(recoverer
         assert files == {"overlay.png", "mesh.glb", "mesh.obj", "mesh.ply", "prediction.npz",
                          "viewer.html", "record.json"}  # fmt: skip
         assert Image.open(out / name / "overlay.png").size == (120, 90)
-    assert Image.open(out / "contact_sheet.png").size == (3 * 256, 276)
+    assert Image.open(out / "contact_sheet.jpg").size == (3 * 256, 276)
     before = (out / "a/prediction.npz").stat().st_mtime_ns
     again = predict(recoverer, [folder], options)
     assert again.written == [] and len(again.skipped) == 3
     assert (out / "a/prediction.npz").stat().st_mtime_ns == before
+    assert [source.name for source in find_sources([folder])] == first.written
+    sheet = out / "contact_sheet.jpg"
+    sheet.unlink()  # as if the first run had been stopped before it
+    predict(recoverer, [folder], options)
+    assert sheet.exists()
     changed = predict(recoverer, [folder], dataclasses.replace(options, bbox=(5, 5, 50, 50)))
     assert len(changed.written) == 3 and not list(out.rglob("*.partial"))
 
@@ -167,6 +191,56 @@ def test_a_broken_picture_is_reported_and_the_others_are_done(recoverer, folder,
     assert "broken.jpg" in capsys.readouterr().err
 
 
+def test_a_person_that_cannot_be_recovered_is_reported_and_the_others_are_done(
+    recoverer, folder, tmp_path, monkeypatch
+):
+    def fail(vertices, box, camera):
+        if box[2] == 41:
+            raise UserError("box 1,1,41,9: no camera")
+        return fit_translation(vertices, box, camera)
+
+    monkeypatch.setattr(model, "fit_translation", fail)
+    boxes = {"a": [(1, 1, 30, 9), (1, 1, 41, 9)], "b": [(1, 1, 50, 9)], "c": []}
+    outcome = predict(recoverer, [folder], Options(out=tmp_path, detections=boxes, viewer=False))
+    assert outcome.written == ["a", "b"]
+    assert outcome.failed == ["a.2: box 1,1,41,9: no camera"]
+
+
+def test_nothing_of_the_user_s_or_of_another_picture_is_overwritten(recoverer, folder):
+    make_picture(seed=3).save(folder / "a.2.png")
+    (folder / "b").mkdir()
+    (folder / "b/notes.txt").write_text("mine")
+    boxes = {"a": [(1, 1, 30, 9), (1, 1, 41, 9)], "a.2": [(1, 1, 9, 9)], "b": [(1, 1, 9, 9)]}
+    options = Options(out=folder, detections=boxes | {"c": []}, viewer=False)
+    outcome = predict(recoverer, [folder / name for name in ("a.png", "a.2.png", "b.png")], options)
+    assert outcome.written == ["a", "a.2"] and (folder / "b/notes.txt").exists()
+    assert [line.partition(": ")[0] for line in outcome.failed] == [
+        str(folder / name) for name in ("a.2", "b")
+    ]
+    make_picture().save(folder / "more.png")
+    with pytest.raises(UserError, match=r"c.png: its outputs would overwrite those of .*more.png"):
+        find_sources([folder])
+
+
+def test_the_command_ends_with_0_or_names_what_it_left_out(
+    toy, folder, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr("hmdiff.compute.use_threads", lambda count: None)
+    (folder / "broken.jpg").write_bytes(b"no image")
+    out = tmp_path / "out"
+    options = ["--out", str(out), "--project", str(toy), "--device", "cpu", "--format", "ply"]
+    for path, code in ((folder / "a.png", 0), (folder, 2)):
+        arguments = ["hmdiff", "predict", "--kind", "hand", str(path), *options]
+        monkeypatch.setattr(sys, "argv", arguments)
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        assert (ended.value.code or 0) == code
+    said = capsys.readouterr()
+    assert f"{out}: 2 written, 1 were finished" in said.out
+    assert "1 left out, see the warnings" in said.err
+    assert {path.name for path in (out / "a").glob("mesh.*")} == {"mesh.ply"}
+
+
 def test_detections_give_a_folder_a_person(recoverer, folder, tmp_path):
     path = tmp_path / "boxes.json"
     boxes = {"a.png": [[5, 5, 40, 60], [60, 5, 40, 60]], "more/c": [[0, 0, 9, 9]]}
@@ -174,7 +248,12 @@ def test_detections_give_a_folder_a_person(recoverer, folder, tmp_path):
     options = Options(out=tmp_path / "out", detections=read_detections(path), viewer=False)
     outcome = predict(recoverer, [folder], options)
     assert outcome.written == ["a", "a.2", "more/c"]
-    assert outcome.failed == ["b: no box in the detections; add one"]
+    assert outcome.failed == ["b: not in the detections; add its boxes, or []"]
+    path.write_text(json.dumps(boxes | {"b": []}))  # nobody is there
+    again = predict(
+        recoverer, [folder], dataclasses.replace(options, detections=read_detections(path))
+    )
+    assert len(again.skipped) == 3 and not again.failed
     path.write_text(json.dumps([{"file_name": "a.png", "bbox": [1, 2, 3, 4], "score": 0.9}]))
     assert read_detections(path) == {"a": [(1, 2, 3, 4)]}
 
@@ -186,7 +265,7 @@ def test_a_video_is_its_frames(tmp_path):
     for shade in range(0, 250, 50):
         writer.write(np.full((48, 64, 3), (0, 0, shade), np.uint8))  # BGR: red
     writer.release()
-    (source,) = find_sources([tmp_path / "v.avi"], tmp_path / "out")
+    (source,) = find_sources([tmp_path / "v.avi"])
     frames = list(pictures(source, every=2))
     assert [frame.name for frame in frames] == ["v/000000", "v/000002", "v/000004"]
     last = np.asarray(frames[-1].read()).mean((0, 1))
@@ -199,8 +278,9 @@ def test_a_video_is_its_frames(tmp_path):
         (lambda toy: hmdiff.load(toy / "models/train/none"), "no trained model there"),
         (lambda toy: hmdiff.load(toy / "runs"), "not a folder models/train/NAME"),
         (lambda toy: hmdiff.load(toy / "models/train/hand", steps=99), r"steps: 99 .*K = 50"),
-        (lambda toy: find_sources([toy / "nothing"], toy), "no such file or folder"),
-        (lambda toy: find_sources([toy / "runs"], toy / "x"), "no image or video in it"),
+        (lambda toy: hmdiff.load(toy / "models/train/hand", device="tpu9"), "device: cannot use"),
+        (lambda toy: find_sources([toy / "nothing"]), "no such file or folder"),
+        (lambda toy: find_sources([toy / "runs"]), "no image or video in it"),
         (lambda toy: parse_box("1,2,3"), "not four numbers"),
         (lambda toy: read_detections(toy / "params.yaml"), "not valid JSON"),
         (lambda toy: find_checkpoint("foot", toy), "none is a foot"),

@@ -97,3 +97,26 @@ def test_the_page_says_what_it_shows(page, tmp_path):
     found = browse(f"file://{path}#view=h_k&step=2", tmp_path, "--dump-dom").stdout
     assert 'data-shown="h_k"' in found and "data-failed" not in found
     assert re.search(r"step 2 of 3, k = \d+, R = ", found)
+
+
+DRAG = """<script>
+const canvas = document.querySelector("canvas");
+function send(target, type, x, y) {
+  target.dispatchEvent(new PointerEvent(type, { pointerId: 1, pointerType: "mouse", button: 0,
+    buttons: 1, clientX: x, clientY: y, bubbles: true }));
+}
+canvas.setPointerCapture = canvas.releasePointerCapture = () => {};  // there is no real pointer
+send(canvas, "pointerdown", 200, 300);
+for (let x = 210; x <= 400; x += 10) send(document, "pointermove", x, 300);
+</script></body>"""
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium or chrome is installed")
+def test_dragging_turns_the_mesh(page, tmp_path):
+    shots = []
+    for name, text in (("still", page), ("turned", page.replace("</body>", DRAG))):
+        path, picture = tmp_path / f"{name}.html", tmp_path / f"{name}.png"
+        path.write_text(text, encoding="utf-8")
+        browse(f"file://{path}", tmp_path, f"--screenshot={picture}")
+        shots.append(np.asarray(Image.open(picture).convert("RGB"))[:, :500].astype(int))
+    assert (np.abs(shots[0] - shots[1]).sum(-1) > 30).mean() > 0.01

@@ -1,4 +1,4 @@
-"""A toy project of hands as the pipeline leaves it: untrained, but with every artefact."""
+"""A toy project of hands or bodies as the pipeline leaves it: untrained, but whole."""
 
 from __future__ import annotations
 
@@ -12,9 +12,11 @@ from toy_hand import write_models, write_sampling
 
 from hmdiff.bodies.model import BodyModel
 from hmdiff.extractor.model import Architecture, Extractor, save_extractor
-from hmdiff.kinds import HAND
+from hmdiff.kinds import BODY, HAND, Kind
 
 ROOT = Path(__file__).resolve().parent.parent
+FORMS = {BODY: {"image": "diffusion"}, HAND: {"hand": "diffusion", "hand_linear": "linear"}}
+HALF_EXTENT = {BODY: 1.1, HAND: 0.22}  # metres
 
 
 def make_picture(width: int = 120, height: int = 90, seed: int = 0) -> Image.Image:
@@ -23,19 +25,21 @@ def make_picture(width: int = 120, height: int = 90, seed: int = 0) -> Image.Ima
     return Image.fromarray(numbers.astype(np.uint8))
 
 
-def write_project(folder: Path) -> Path:
-    """All that ``hmdiff.load`` reads, for hands; three steps, fp32 on one CPU."""
-    body = BodyModel.load(write_toy_model(folder / "models/hand", HAND))
+def write_project(folder: Path, kind: Kind = HAND) -> Path:
+    """All that ``hmdiff.load`` reads, for hands or bodies; three steps, fp32 on one CPU."""
+    body = BodyModel.load(write_toy_model(folder / "models" / kind.name, kind))
     (folder / "models/sampling").mkdir()
     (folder / "models/train").mkdir()
-    write_models(folder / "models/train", write_sampling(folder / "models/sampling/hand.npz", body))
-    extractor = folder / "models/extractor/hand"
+    sampling = write_sampling(folder / f"models/sampling/{kind.name}.npz", body)
+    write_models(folder / "models/train", sampling, kind, FORMS[kind])
+    extractor = folder / "models/extractor" / kind.name
     extractor.mkdir(parents=True)
-    architecture = Architecture("hand", "resnet10t", 56, (16, 16, 16), 0.22)
+    architecture = Architecture(kind.name, "resnet10t", 56, (16, 16, 16), HALF_EXTENT[kind])
     save_extractor(Extractor(architecture, seed=3), extractor, {})
     (folder / "runs/steps").mkdir(parents=True)
-    steps = {"method": "hand", "steps": 3}
-    (folder / "runs/steps/hand.json").write_text(json.dumps(steps))
+    for method in ("hand", "dat"):
+        steps = {"method": method, "steps": 3}
+        (folder / f"runs/steps/{method}.json").write_text(json.dumps(steps))
     params = (ROOT / "params.yaml").read_text()
     for old, new in (("device: auto", "device: cpu"), ("precision: auto", "precision: fp32")):
         assert old in params

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from hmdiff.errors import UserError
 from hmdiff.files import sha256
+from hmdiff.prediction.output import RECORD, SHEET
 
 IMAGES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"}
 VIDEOS = {".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v"}
@@ -47,13 +49,13 @@ class Picture:
     read: Callable[[], Image.Image]
 
 
-def find_sources(paths: Sequence[Path], out: Path) -> list[Source]:
+def find_sources(paths: Sequence[Path]) -> list[Source]:
     """Files as they are given; of a folder, all images and videos below it, by name.
 
-    What is below ``out``, or hidden, is left out: it is what an earlier run wrote.
+    What is hidden, or what an earlier run wrote there, is left out.
 
     Raises:
-        UserError: a path does not exist, a folder holds none, or two outputs would share a name.
+        UserError: a path does not exist, a folder holds none, or two outputs would share a folder.
     """
     sources: list[Source] = []
     for path in paths:
@@ -62,8 +64,8 @@ def find_sources(paths: Sequence[Path], out: Path) -> list[Source]:
                 file
                 for file in path.rglob("*")
                 if file.suffix.lower() in IMAGES | VIDEOS
-                and not file.name.startswith(".")
-                and out.resolve() not in file.resolve().parents
+                and not any(part.startswith(".") for part in file.relative_to(path).parts)
+                and not _is_output(file)
             )
             if not files:
                 raise UserError(f"{path}: no image or video in it; name a folder that has some")
@@ -75,14 +77,22 @@ def find_sources(paths: Sequence[Path], out: Path) -> list[Source]:
         else:
             raise UserError(f"{path}: no such file or folder; name an existing one")
     seen: dict[str, Path] = {}
-    for source in sources:
-        if source.name in seen:
-            raise UserError(
-                f"{source.path}: its outputs would overwrite those of {seen[source.name]}; "
-                "rename one, or run them apart with another --out"
-            )
+    for source in sorted(sources, key=lambda source: len(Path(source.name).parts)):
+        # An output is one folder: neither twice, nor inside that of another picture.
+        for name in (source.name, *map(str, Path(source.name).parents)):
+            if name in seen:
+                raise UserError(
+                    f"{source.path}: its outputs would overwrite those of {seen[name]}; rename "
+                    "one, or run them apart with another --out"
+                )
         seen[source.name] = source.path
     return sources
+
+
+def _is_output(file: Path) -> bool:
+    """Whether it lies in a person's folder of some run, or is the contact sheet beside those."""
+    sheet = re.fullmatch(SHEET.format(r"(_\d+)?"), file.name)
+    return (file.parent / RECORD).exists() or bool(sheet and any(file.parent.rglob(RECORD)))
 
 
 def count_pictures(source: Source, every: int) -> int:
@@ -188,7 +198,7 @@ def read_detections(path: Path) -> Mapping[str, list[Box]]:
 
     In the list every entry has ``file_name`` and ``bbox``. A picture's name is its path below the
     folder that was given, or its file name; of a video's frame ``NAME/000012``. A suffix may be
-    left out.
+    left out. An empty list says that nobody is in the picture.
 
     Raises:
         UserError: the file is missing or is neither.
@@ -206,10 +216,10 @@ def read_detections(path: Path) -> Mapping[str, list[Box]]:
         else:
             pairs = list(found.items())
         for name, several in pairs:
-            key = _key(str(name))
+            boxes_here = boxes.setdefault(_key(str(name)), [])
             for box in several:
                 x, y, width, height = (float(value) for value in box)
-                boxes.setdefault(key, []).append((x, y, width, height))
+                boxes_here.append((x, y, width, height))
     except (KeyError, TypeError, ValueError, AttributeError):
         raise UserError(
             f'{path}: neither {{"a.jpg": [[x, y, width, height], ...]}} nor a list of '
@@ -218,9 +228,9 @@ def read_detections(path: Path) -> Mapping[str, list[Box]]:
     return boxes
 
 
-def boxes_of(picture: Picture, detections: Mapping[str, list[Box]]) -> list[Box]:
-    """The boxes of one picture; empty if it has none."""
-    return detections.get(picture.name) or detections.get(Path(picture.name).name) or []
+def boxes_of(picture: Picture, detections: Mapping[str, list[Box]]) -> list[Box] | None:
+    """The boxes of one picture; None if the detections do not name it."""
+    return detections.get(picture.name, detections.get(Path(picture.name).name))
 
 
 def _key(name: str) -> str:

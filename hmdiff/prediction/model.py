@@ -215,10 +215,12 @@ def load(
         raise UserError(f"{checkpoint}: not a folder models/train/NAME of a project; name one")
     project = folder.parents[2]
     params = load_params(project / "params.yaml")
-    if device is not None:
+    if device is None:
+        resolved = resolve_device(params.compute.device)
+    else:
+        resolved = resolve_device(device, "device")
         compute = params.compute.model_copy(update={"device": device})
         params = params.model_copy(update={"compute": compute})
-    resolved = resolve_device(params.compute.device)
     precision = resolve_precision(params.compute)
     record = read_json(folder / "model.json")
     kind = record.get("kind") if isinstance(record, dict) else None

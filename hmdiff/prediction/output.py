@@ -18,6 +18,7 @@ from hmdiff.prediction.viewer import viewer_page
 
 FORMATS = ("glb", "obj", "ply")
 OVERLAY, ARRAYS, PAGE, RECORD = "overlay.png", "prediction.npz", "viewer.html", "record.json"
+SHEET = "contact_sheet{}.jpg"
 # glTF, and most programs that open a mesh, have y up and z towards the viewer.
 TO_VIEWER = np.array([1.0, -1.0, -1.0])
 FRAME = "metres; root-relative axes of the camera frame: x right, y down, z forward"

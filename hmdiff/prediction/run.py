@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from hmdiff.prediction.inputs import (
     pictures,
 )
 from hmdiff.prediction.model import Recoverer
-from hmdiff.prediction.output import OVERLAY, RECORD, save
+from hmdiff.prediction.output import OVERLAY, RECORD, SHEET, save
 from hmdiff.prediction.overlay import contact_sheets, thumbnail
 
 
@@ -57,6 +57,7 @@ class Outcome:
     written: list[str]
     skipped: list[str]
     failed: list[str]
+    taken: set[str] = field(default_factory=set)  # names of all folders, those under way too
 
 
 def predict(recoverer: Recoverer, paths: Sequence[Path], options: Options) -> Outcome:
@@ -65,7 +66,7 @@ def predict(recoverer: Recoverer, paths: Sequence[Path], options: Options) -> Ou
     A picture that cannot be read is reported and left out. What an earlier run finished, with the
     same picture, box and settings, is not done again.
     """
-    sources = find_sources(paths, options.out)
+    sources = find_sources(paths)
     outcome = Outcome([], [], [])
     total = sum(_count(source, options.every) for source in sources)
     waiting: list[_Person] = []
@@ -79,7 +80,8 @@ def predict(recoverer: Recoverer, paths: Sequence[Path], options: Options) -> Ou
         if waiting:
             _finish(waiting, recoverer, options, outcome)
     done = outcome.written + outcome.skipped
-    if len(done) > 1 and outcome.written:
+    # An earlier run may have been stopped after its last person and before its sheets.
+    if len(done) > 1 and (outcome.written or not (options.out / SHEET.format("")).exists()):
         _write_contact_sheets(done, options.out)
     return outcome
 
@@ -107,9 +109,10 @@ def _persons(
     """The persons of a picture that are still to be done."""
     boxes: list[Box | None] = [options.bbox]
     if options.detections is not None:
-        boxes = list(boxes_of(picture, options.detections))
-        if not boxes:
-            _report(f"{picture.name}: no box in the detections; add one", outcome)
+        found = boxes_of(picture, options.detections)
+        if found is None:
+            _report(f"{picture.name}: not in the detections; add its boxes, or []", outcome)
+        boxes = list(found or ())
     persons: list[_Person] = []
     image: Image.Image | None = None
     for number, box in enumerate(boxes, 1):
@@ -121,8 +124,15 @@ def _persons(
             "formats": list(options.formats),
             "viewer": options.viewer,
         }
-        path = options.out / name / RECORD
-        if path.exists() and read_json(path) == {**record, "settings": recoverer.settings}:
+        folder = options.out / name
+        written = (folder / RECORD).exists()
+        if name in outcome.taken or (folder.exists() and not written):
+            line = f"{folder}: holds something else; rename {picture.name} or change --out"
+            _report(line, outcome)
+            continue
+        outcome.taken.add(name)
+        settings = {**record, "settings": recoverer.settings}
+        if written and read_json(folder / RECORD) == settings:
             outcome.skipped.append(name)
             continue
         try:
@@ -143,9 +153,17 @@ def _persons(
 def _finish(
     persons: Sequence[_Person], recoverer: Recoverer, options: Options, outcome: Outcome
 ) -> None:
-    recoveries = recoverer.predict_many(
-        [person.image for person in persons], [person.box for person in persons], options.focal
-    )
+    try:
+        recoveries = recoverer.predict_many(
+            [person.image for person in persons], [person.box for person in persons], options.focal
+        )
+    except UserError as error:
+        if len(persons) == 1:
+            _report(f"{persons[0].name}: {error}", outcome)
+        else:  # whose fault it is
+            for person in persons:
+                _finish([person], recoverer, options, outcome)
+        return
     for person, recovery in zip(persons, recoveries, strict=True):
         save(
             recovery,
@@ -171,5 +189,5 @@ def _write_contact_sheets(names: Sequence[str], out: Path) -> None:
             cells.append((name, thumbnail(overlay)))
     for number, sheet in enumerate(contact_sheets(cells), 1):
         suffix = "" if number == 1 else f"_{number}"
-        with atomic_file(out / f"contact_sheet{suffix}.png") as temporary:
-            sheet.save(temporary, "PNG")
+        with atomic_file(out / SHEET.format(suffix)) as temporary:
+            sheet.save(temporary, "JPEG", quality=88)
