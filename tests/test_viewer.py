@@ -101,13 +101,13 @@ def test_the_page_says_what_it_shows(page, tmp_path):
 
 DRAG = """<script>
 const canvas = document.querySelector("canvas");
-function send(target, type, x, y) {
-  target.dispatchEvent(new PointerEvent(type, { pointerId: 1, pointerType: "mouse", button: 0,
-    buttons: 1, clientX: x, clientY: y, bubbles: true }));
-}
 canvas.setPointerCapture = canvas.releasePointerCapture = () => {};  // there is no real pointer
-send(canvas, "pointerdown", 200, 300);
-for (let x = 210; x <= 400; x += 10) send(document, "pointermove", x, 300);
+function send(type, x) {
+  canvas.dispatchEvent(new PointerEvent(type, { pointerId: 1, pointerType: "mouse", button: 0,
+    clientX: x, clientY: 300, bubbles: true }));
+}
+send("pointerdown", 200);
+for (let x = 210; x <= 400; x += 10) send("pointermove", x);
 </script></body>"""
 
 
