@@ -25,6 +25,7 @@ from hmdiff.prediction.camera import fit_translation, full_camera
 from hmdiff.prediction.inputs import find_sources, parse_box, pictures, read_detections
 from hmdiff.prediction.model import Recoverer, find_checkpoint
 from hmdiff.prediction.output import TO_VIEWER
+from hmdiff.prediction.overlay import thumbnail
 from hmdiff.prediction.run import Options, predict
 
 
@@ -130,6 +131,14 @@ def test_a_linear_model_has_one_sample_and_no_reverse_process(toy):
     found = hmdiff.load(toy / "models/train/hand_linear").predict(make_picture())
     assert len(found.samples) == 1 and found.trace.h_k.shape == (0, 195, 3)
     assert (found.spread == 0).all() and np.isnan(found.ratio)
+
+
+def test_a_cell_of_the_contact_sheet_shows_the_person_as_far_as_the_picture_goes():
+    picture = Image.new("RGB", (400, 300))
+    picture.paste((255, 0, 0), (0, 100, 80, 200))
+    cell = thumbnail(picture, np.array([-20, 100, 100]))
+    assert cell.size == (202, 252)  # 80 x 100, as large as a cell
+    assert (np.asarray(cell) == (255, 0, 0)).all()
 
 
 def test_a_body_goes_the_same_way_and_the_documented_example_runs(tmp_path, monkeypatch, capsys):

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib import colormaps
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from hmdiff.prediction.recovery import Recovery
 from hmdiff.rendering.scene import Appearance, Light, Mesh, render_frame
@@ -93,8 +93,9 @@ def contact_sheets(pictures: Sequence[tuple[str, Image.Image]]) -> list[Image.Im
     return sheets
 
 
-def thumbnail(picture: Image.Image) -> Image.Image:
-    """A copy that fits a cell of a contact sheet."""
-    small = picture.copy()
-    small.thumbnail((CELL - 4, CELL - 4))
-    return small
+def thumbnail(overlay: Image.Image, crop: NDArray) -> Image.Image:
+    """What the network saw of an overlay, (left, top, side), as large as a contact sheet's cell."""
+    left, top, side = crop
+    right, bottom = min(left + side, overlay.width), min(top + side, overlay.height)
+    small = overlay.crop((max(0, int(left)), max(0, int(top)), math.ceil(right), math.ceil(bottom)))
+    return ImageOps.contain(small, (CELL - 4, CELL - 4))

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
@@ -24,7 +25,7 @@ from hmdiff.prediction.inputs import (
     pictures,
 )
 from hmdiff.prediction.model import Recoverer
-from hmdiff.prediction.output import OVERLAY, RECORD, SHEET, save
+from hmdiff.prediction.output import ARRAYS, OVERLAY, RECORD, SHEET, save
 from hmdiff.prediction.overlay import contact_sheets, thumbnail
 
 
@@ -182,11 +183,11 @@ def _report(line: object, outcome: Outcome) -> None:
 
 
 def _write_contact_sheets(names: Sequence[str], out: Path) -> None:
-    """Small overlays of all of ``names``, those of earlier runs too, in the order of names."""
+    """Persons cut out of the overlays ``names``, those of earlier runs too, in order of names."""
     cells = []
     for name in sorted(names):
-        with Image.open(out / name / OVERLAY) as overlay:
-            cells.append((name, thumbnail(overlay)))
+        with np.load(out / name / ARRAYS) as arrays, Image.open(out / name / OVERLAY) as overlay:
+            cells.append((name, thumbnail(overlay, arrays["crop"])))
     for number, sheet in enumerate(contact_sheets(cells), 1):
         suffix = "" if number == 1 else f"_{number}"
         with atomic_file(out / SHEET.format(suffix)) as temporary:
