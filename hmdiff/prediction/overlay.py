@@ -43,10 +43,10 @@ def draw_overlay(recovery: Recovery, picture: Image.Image) -> Image.Image:
     )
     mesh = Mesh(recovery.vertices + recovery.translation, recovery.faces, look)
     background = np.asarray(picture)
-    drawn, ids = render_frame([mesh], recovery.camera, background, LIGHT)
-    blended = OPACITY * drawn.astype(np.float32) + (1 - OPACITY) * background
-    result = np.where((ids >= 0)[..., None], blended.round(), background).astype(np.uint8)
-    image = Image.fromarray(result)
+    drawn, _ = render_frame([mesh], recovery.camera, background, LIGHT)
+    seen = (drawn != background).any(-1)  # the smooth edges too
+    drawn[seen] = (OPACITY * drawn[seen] + (1 - OPACITY) * background[seen]).round()
+    image = Image.fromarray(drawn)
     _colour_bar(image, colour_range(recovery.spread), len(recovery.samples))
     return image
 
