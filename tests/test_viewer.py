@@ -62,11 +62,11 @@ def browse(path, tmp_path, *arguments: str) -> subprocess.CompletedProcess:
     command = [
         CHROMIUM, "--headless", "--disable-gpu", "--enable-unsafe-swiftshader", "--hide-scrollbars",
         f"--user-data-dir={tmp_path / 'profile'}", "--window-size=900,600",
-        "--virtual-time-budget=3000", *arguments, path,
+        "--virtual-time-budget=1000", *arguments, path,
     ]  # fmt: skip
     if os.geteuid() == 0:
         command.insert(1, "--no-sandbox")
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=True)
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium or chrome is installed")
@@ -100,23 +100,21 @@ def test_the_page_says_what_it_shows(page, tmp_path):
 
 
 DRAG = """<script>
-const canvas = document.querySelector("canvas");
+const canvas = document.querySelector("canvas"), before = canvas.toDataURL();
 canvas.setPointerCapture = canvas.releasePointerCapture = () => {};  // there is no real pointer
 function send(type, x) {
   canvas.dispatchEvent(new PointerEvent(type, { pointerId: 1, pointerType: "mouse", button: 0,
     clientX: x, clientY: 300, bubbles: true }));
 }
-send("pointerdown", 200);
-for (let x = 210; x <= 400; x += 10) send("pointermove", x);
+setTimeout(() => { document.body.dataset.still = canvas.toDataURL() === before; }, 200);
+setTimeout(() => { send("pointerdown", 200); send("pointermove", 400); }, 300);
+setTimeout(() => { document.body.dataset.turned = canvas.toDataURL() !== before; }, 600);
 </script></body>"""
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium or chrome is installed")
 def test_dragging_turns_the_mesh(page, tmp_path):
-    shots = []
-    for name, text in (("still", page), ("turned", page.replace("</body>", DRAG))):
-        path, picture = tmp_path / f"{name}.html", tmp_path / f"{name}.png"
-        path.write_text(text, encoding="utf-8")
-        browse(f"file://{path}", tmp_path, f"--screenshot={picture}")
-        shots.append(np.asarray(Image.open(picture).convert("RGB"))[:, :500].astype(int))
-    assert (np.abs(shots[0] - shots[1]).sum(-1) > 30).mean() > 0.01
+    path = tmp_path / "viewer.html"
+    path.write_text(page.replace("</body>", DRAG), encoding="utf-8")
+    found = browse(f"file://{path}", tmp_path, "--dump-dom").stdout
+    assert 'data-still="true"' in found and 'data-turned="true"' in found
