@@ -12,8 +12,11 @@ from hmdiff.errors import UserError
 from hmdiff.params.runs import Compute
 
 
-def resolve_device(name: str) -> torch.device:
+def resolve_device(name: str, where: str = "params.yaml: compute.device") -> torch.device:
     """The device that ``compute.device`` of params.yaml names; ``auto``: CUDA if there, else CPU.
+
+    Args:
+        where: the name was written, for the error.
 
     Raises:
         UserError: torch does not know the name, or this machine lacks the device.
@@ -28,7 +31,7 @@ def resolve_device(name: str) -> torch.device:
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).strip().splitlines()[0]
         raise UserError(
-            f"params.yaml: compute.device: cannot use {name!r} here ({reason}); write auto or cpu"
+            f"{where}: cannot use {name!r} here ({reason}); write auto or cpu"
         ) from None
     return device
 

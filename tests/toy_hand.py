@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import torch
@@ -20,7 +22,7 @@ from hmdiff.datasets.writer import Record, write_prepared
 from hmdiff.diffusion.model import build_model
 from hmdiff.diffusion.upsample import Upsampler
 from hmdiff.extractor.features import features_writer
-from hmdiff.kinds import HAND
+from hmdiff.kinds import HAND, Kind
 from hmdiff.params import Params, load_params
 from hmdiff.stages import evaluate
 from hmdiff.training.folder import Recipe, TrainedModel, save_model
@@ -52,13 +54,14 @@ PARAMS = toy_params()
 
 
 def write_sampling(path: Path, body: BodyModel) -> MeshSampling:
-    """D keeps every fourth vertex; U copies to each vertex the nearest kept one."""
-    kept = np.arange(778)[::4][: HAND.coarse]
+    """D keeps every so many vertices; U copies to each vertex the nearest kept one."""
+    count, coarse = body.kind.vertices, body.kind.coarse
+    kept = np.arange(0, count, -(-count // coarse))
     template = body.template.numpy()
     nearest = np.linalg.norm(template[:, None] - template[kept], axis=-1).argmin(1)
-    ones = np.ones(778)
-    down = sparse.csr_matrix((ones[: len(kept)], (np.arange(len(kept)), kept)), (len(kept), 778))
-    up = sparse.csr_matrix((ones, (np.arange(778), nearest)), (778, len(kept)))
+    ones = np.ones(count)
+    down = sparse.csr_matrix((ones[:coarse], (np.arange(coarse), kept)), (coarse, count))
+    up = sparse.csr_matrix((ones, (np.arange(count), nearest)), (count, coarse))
     faces = np.array([[0, 1, 2], [2, 1, 3]])
     sampling = MeshSampling([body.faces, faces], [down], [up])
     sampling.save(path)
@@ -110,21 +113,27 @@ def write_data(folder: Path, body: BodyModel, sampling: MeshSampling) -> None:
         writer.append(block)
 
 
-def write_models(folder: Path, sampling: MeshSampling) -> None:
-    """``hand``: an untrained g. ``hand_linear``: one constant mesh, whatever the image."""
-    for name, form in (("hand", "diffusion"), ("hand_linear", "linear")):
-        what = experiment_params(kind="hand", model=form, condition="image")
-        lift = PoseToMesh(21, HAND.coarse)
-        lift.bias = 0.08 * torch.randn(HAND.coarse * 3, generator=rng(1))
+def write_models(
+    folder: Path,
+    sampling: MeshSampling,
+    kind: Kind = HAND,
+    forms: Mapping[str, str] = MappingProxyType({"hand": "diffusion", "hand_linear": "linear"}),
+) -> None:
+    """``diffusion``: an untrained g. ``linear``: one constant mesh, whatever the image."""
+    joints = kind.joint_count
+    for name, form in forms.items():
+        what = experiment_params(kind=kind.name, model=form, condition="image")
+        lift = PoseToMesh(joints, kind.coarse)
+        lift.bias = 0.08 * torch.randn(kind.coarse * 3, generator=rng(1))
         network = None
         if form == "diffusion":
             network = build_model(
                 rng(), what, diffusion_params(steps=50), denoiser_params(),
-                0.08 * torch.randn(HAND.coarse, 3, generator=rng(5)), 21, None,
+                0.08 * torch.randn(kind.coarse, 3, generator=rng(5)), joints, None,
             )  # fmt: skip
         recipe = Recipe(
-            what, diffusion_params(steps=50), denoiser_params(), 21, (HAND.coarse, 778),
-            {"name": name},
+            what, diffusion_params(steps=50), denoiser_params(), joints,
+            (kind.coarse, kind.vertices), {"name": name},
         )  # fmt: skip
         (folder / name).mkdir()
         model = TrainedModel(recipe, network, lift, Upsampler.from_sampling(sampling.ups))

@@ -19,6 +19,7 @@ from hmdiff.cli import (  # noqa: F401
     data,
     doctor,
     measure,
+    predict,
     presets,
     runs,
     score,

@@ -77,14 +77,15 @@ def crop_image(path: Path, square: Square, size: int) -> Image.Image:
             image.draft("RGB", (image.width // reduction, image.height // reduction))
             # JPEG decodes at 1/2, 1/4 or 1/8 exactly; only the last block is rounded up.
             factor = round(width / image.width)
-            return _cut(image.convert("RGB"), square, factor, size)
+            return cut(image.convert("RGB"), square, factor, size)
     except FileNotFoundError:
         raise UnreadableImage(f"{path}: no such image; put it back or run acquire again") from None
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise UnreadableImage(f"{path}: not a readable image ({error}); put it back") from None
 
 
-def _cut(image: Image.Image, square: Square, factor: int, size: int) -> Image.Image:
+def cut(image: Image.Image, square: Square, factor: int, size: int) -> Image.Image:
+    """The crop of ``image``; ``square`` is in pixels of one ``factor`` times larger."""
     left, top, side = square.left / factor, square.top / factor, square.side / factor
     # Whole pixels about the square first: crop() fills what lies outside with black.
     x, y = math.floor(left), math.floor(top)

@@ -49,8 +49,9 @@ def attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = N
 
     On a CPU this is plain softmax attention, a few samples at a time: the weights of 431 x 431
     then stay in the cache, which is faster than torch's fused operator and than one big product.
+    A traced graph gets the fused operator too: its batch size is not known yet.
     """
-    if query.device.type != "cpu":
+    if query.device.type != "cpu" or torch.compiler.is_compiling():
         return functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
     at_once = max(1, 2**20 // (query.shape[1] * query.shape[2] * key.shape[2]))
     parts = zip(

@@ -30,6 +30,7 @@ from hmdiff.params.runs import (
     EvaluationItem,
     EvaluationParams,
     MethodParams,
+    PredictParams,
     ReverseParams,
     SpeedParams,
 )
@@ -56,6 +57,7 @@ class Params(Section):
     reverse: ReverseParams
     evaluation: EvaluationParams
     speed: SpeedParams
+    predict: PredictParams
     experiments: dict[str, ExperimentParams]
     finetunes: dict[str, FinetuneParams]
     methods: dict[str, MethodParams]

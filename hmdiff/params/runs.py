@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from hmdiff.params.base import Count, NotNegative, Section, Unit, Whole
+from hmdiff.params.base import Count, NotNegative, Positive, Section, Unit, Whole
 
 
 class Compute(Section):
@@ -47,6 +47,16 @@ class SpeedParams(Section):
     warmup: Count
     chains: Count
     steps: Count
+
+
+class PerKind(Section):
+    body: Positive
+    hand: Positive
+
+
+class PredictParams(Section):
+    margin: PerKind
+    focal: Positive
 
 
 class MethodParams(Section):
