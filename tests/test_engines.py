@@ -169,6 +169,18 @@ def test_a_changed_parameter_reruns_the_same_stages_in_both_engines(project, tmp
     assert_settled(project)
 
 
+def test_a_clock_that_was_set_back_hides_no_stale_stage(project):
+    """Everything is dated a day after whatever is written now."""
+    ahead = time.time() + 86400
+    for path in [*project.rglob("*"), *project.glob("models/*/.snakemake_timestamp")]:
+        os.utime(path, (ahead, ahead), follow_symlinks=False)
+    params = project / "params.yaml"
+    params.write_text(params.read_text().replace("m2: 3", "m2: 5"))
+    assert ran_by_snakemake(snakemake(project)) == {"train@m2", "table1"}
+    assert (project / "table1.txt").read_text() == "2 4 6 8 5 10 15 20"
+    assert_settled(project)
+
+
 def test_a_deleted_output_is_made_again(project):
     (project / "table2.txt").unlink()
     assert ran_by_snakemake(snakemake(project)) == {"table2"}
