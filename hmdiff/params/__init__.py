@@ -28,6 +28,7 @@ from hmdiff.params.runs import (
     Compute,
     EvaluationItem,
     EvaluationParams,
+    MemoryParams,
     MethodParams,
     ReverseParams,
     SpeedParams,
@@ -40,6 +41,7 @@ class Params(Section):
     preset: str
     seed: Whole
     compute: Compute
+    memory: MemoryParams
     body_models: dict[Literal["smpl", "mano"], BodyModelParams]
     mesh_sampling: dict[Literal["smpl", "mano"], MeshSamplingParams]
     acquire: AcquireParams

@@ -17,6 +17,11 @@ class Compute(Section):
     workers: Whole
 
 
+class MemoryParams(Section):
+    pretrain_extractor: Count
+    train: Count
+
+
 class ReverseParams(Section):
     eta: Unit
     chains: Count
