@@ -11,8 +11,7 @@ from pathlib import Path
 import pytest
 from engines import copy_project, environment, ran_by_snakemake
 
-from hmdiff.acquisition.catalogue import catalogue
-from hmdiff.acquisition.catalogue import find
+from hmdiff.acquisition.catalogue import catalogue, find
 from hmdiff.acquisition.status import missing
 from hmdiff.datasets.registry import LAYOUTS
 from hmdiff.errors import UserError
