@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -13,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from hmdiff.errors import UserError
+
+_REST = 2**20
 
 
 @contextlib.contextmanager
@@ -51,6 +54,23 @@ def atomic_directory(path: str | Path) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def require_room(folder: str | Path, size: int = 0) -> None:
+    """Raise the system's own OSError where ``folder`` has no room for ``size`` bytes and 1 MiB.
+
+    To be asked before HDF5 writes them: it cannot close a file on a disk that has filled up, and
+    takes the whole process with it. The rest is for its own tables and for small arrays. Quotas
+    count as well, since the room is taken for a moment.
+    """
+    if not hasattr(os, "posix_fallocate"):
+        return
+    with tempfile.TemporaryFile(dir=folder) as file:
+        try:
+            os.posix_fallocate(file.fileno(), 0, size + _REST)
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+                raise OSError(error.errno, error.strerror, str(folder)) from None
 
 
 def write_text(path: str | Path, text: str) -> None:

@@ -19,7 +19,9 @@ from hmdiff.kinds import MODELS
 
 ROOT = Path(__file__).resolve().parent.parent
 NAMES = list(catalogue())
-DATASETS = [name for name in NAMES if find(name).kind == "dataset"]
+DATASETS, BODIES = (
+    [name for name in NAMES if find(name).kind == kind] for kind in ("dataset", "model")
+)
 
 
 def place(folder: Path, globs: list[str]) -> None:
@@ -51,7 +53,7 @@ def test_either_of_two_alternatives_will_do(tmp_path):
 
 def test_every_layout_and_every_model_is_in_the_catalogue():
     assert set(LAYOUTS) <= set(DATASETS)
-    assert set(MODELS) == set(NAMES) - set(DATASETS)
+    assert set(MODELS) == set(BODIES)
 
 
 @pytest.mark.parametrize("name", NAMES)

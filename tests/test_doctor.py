@@ -20,6 +20,7 @@ from hmdiff.doctor import engines, findings, installation, machine
 from hmdiff.doctor.findings import CHECKS, Context, Finding, examine
 from hmdiff.errors import UserError
 from hmdiff.files import write_json
+from hmdiff.params import load_params
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -133,7 +134,8 @@ def test_another_checkout_s_code_is_a_problem(project):
 
 
 def test_too_little_memory_is_a_warning(project, monkeypatch):
-    assert machine.largest_stage(Path("dvc.yaml"))[0] == "pretrain_extractor"
+    memory = load_params(Path("params.yaml")).memory
+    assert machine.largest_stage(Path("dvc.yaml"), memory) == ("pretrain_extractor", 6.0)
     monkeypatch.setattr(machine, "container_limit", lambda: 10**9)
     finding = one(project, "memory")
     assert finding.state == "warning"
@@ -254,7 +256,9 @@ def test_a_licensed_model_that_is_not_built_yet_is_a_warning(project):
 
 
 def test_weights_that_are_named_and_missing_are_a_problem(project):
-    change(project, "extractor", "body", "pretrained", value="weights/hrnet.safetensors")
+    change(
+        project, "extractor", "body", "pretrained", value="data/licensed/backbone/hrnet.safetensors"
+    )
     problem, warning = check(project, "weights")
     assert problem.state == "problem" and "write null" in problem.remedy
     assert warning.found.startswith("0 of ")

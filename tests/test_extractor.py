@@ -127,11 +127,26 @@ def test_backbone_weights_come_from_a_file(tmp_path, size):
         assert torch.equal(value, theirs[key])
 
 
+def test_a_small_hrnet_gives_what_timm_gives_with_the_same_file(tmp_path):
+    """The file is as timm distributes it: with the classifier, which the backbone lacks."""
+    import timm
+
+    with seeded_init(5):
+        net = timm.create_model("hrnet_w18_small", pretrained=False).eval()
+    assert "classifier.weight" in net.state_dict()
+    save_file(net.state_dict(), tmp_path / "net.safetensors")
+    with seeded_init(6):
+        loaded = Backbone("hrnet_w18_small", 224, tmp_path / "net.safetensors").eval()
+    images = torch.randn(1, 3, 224, 224, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        assert torch.equal(loaded(images), net.forward_features(images))
+
+
 def test_weights_of_another_backbone_are_one_clear_line(tmp_path):
     save_file({"stem": torch.zeros(1)}, tmp_path / "net.safetensors")
     with pytest.raises(UserError, match=r"net\.safetensors: cannot build the backbone 'resnet10t'"):
         Backbone("resnet10t", 112, tmp_path / "net.safetensors")
-    with pytest.raises(UserError, match=r"absent\.safetensors: not readable"):
+    with pytest.raises(UserError, match=r"absent\.safetensors: no such file"):
         Backbone("resnet10t", 112, tmp_path / "absent.safetensors")
 
 

@@ -237,9 +237,7 @@ def test_a_damaged_truth_is_one_clear_line(files, tmp_path):
     joints, meshes, *_ = hands()
     gt = write_truth(tmp_path / "gt", joints, meshes)
     (gt / "evaluation_verts.json").write_text("[[1, 2], 3]")
-    with pytest.raises(
-        UserError, match=r"evaluation_verts\.json: verts: sample 0 has shape \(2,\)"
-    ):
+    with pytest.raises(UserError, match=r"verts\.json: verts: sample 0 has shape \(2,\)"):
         score(gt, files / "pred.json")
     write_truth(gt, joints, meshes[:-2])
     with pytest.raises(UserError, match="12 samples in xyz, but 10 in verts"):

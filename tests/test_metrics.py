@@ -11,7 +11,13 @@ from scipy.spatial import procrustes as scipy_procrustes
 from scipy.spatial.transform import Rotation
 
 from hmdiff.evaluation.bootstrap import mean_interval
-from hmdiff.evaluation.metrics import f_score, mean_distance, procrustes
+from hmdiff.evaluation.metrics import (
+    area_under_pck,
+    f_score,
+    f_scores,
+    mean_distance,
+    procrustes,
+)
 
 SEEDS = st.integers(0, 2**32 - 1)
 
@@ -175,3 +181,40 @@ def test_many_samples_are_resampled_in_blocks_without_harm(monkeypatch):
     whole = mean_interval(values, 500, 0)
     monkeypatch.setattr("hmdiff.evaluation.bootstrap._BLOCK", 1000)
     assert mean_interval(values, 500, 0) == whole
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=SEEDS, points=st.integers(1, 40), others=st.integers(1, 40))
+def test_f_scores_of_clouds_of_any_size_are_those_of_all_pairs(seed, points, others):
+    """Both thresholds from one search, and clouds that lie apart as well as upon one another."""
+    rng = np.random.default_rng(seed)
+    size, apart = rng.choice([0.002, 0.01, 0.05]), rng.choice([0.0, 0.01, 1.0])
+    predicted = rng.normal(0, size, (3, points, 3)) + apart
+    truth = rng.normal(0, size, (3, others, 3))
+    distances = np.linalg.norm(predicted[:, :, None] - truth[:, None], axis=-1)
+    for threshold, found in zip((5, 15), f_scores(predicted, truth, (5, 15)), strict=True):
+        near = distances < threshold / 1000
+        precision, recall = near.any(2).mean(1), near.any(1).mean(1)
+        both = precision + recall
+        wanted = np.divide(2 * precision * recall, both, out=np.zeros(3), where=both > 0)
+        assert found == pytest.approx(wanted, abs=1e-12)
+
+
+def test_the_area_under_the_curve_by_hand():
+    """A point that is right costs nothing, one beyond 5 cm everything; one that is off by a third
+    of the range, where a threshold lies, fails the first 33 of 99 intervals but half of one."""
+    offsets = np.array([0.0, 0.06, 0.05 * 33 / 99])
+    predicted = np.zeros((3, 1, 3))
+    predicted[:, 0, 1] = offsets
+    wanted = [1, 0, 1 - 32.5 / 99]
+    assert area_under_pck(predicted, np.zeros_like(predicted)) == pytest.approx(wanted)
+
+
+def test_the_margin_is_that_of_a_size():
+    """The scale shrinks by (size / (size + margin))^2, and by nothing else."""
+    predicted, truth = clouds(5)
+    plain, shy = (procrustes(predicted, truth, True, margin) for margin in (0.0, 0.5))
+    centre = truth.mean(1, keepdims=True)
+    size = np.linalg.norm(predicted - predicted.mean(1, keepdims=True), axis=(1, 2))
+    shrunk = ((size / (size + 0.5)) ** 2)[:, None, None] * (plain - centre) + centre
+    assert np.allclose(shy, shrunk, atol=1e-12)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
+from hmdiff.acquisition import catalogue
 from hmdiff.errors import UserError
 from hmdiff.evaluation.items import find_evaluation, find_method
 from hmdiff.params import load_params
@@ -79,6 +80,37 @@ def test_the_papers_rows_of_3dpw_are_of_models_fine_tuned_on_it(params):
         assert item.dataset in datasets
     with pytest.raises(UserError, match="take one of"):
         find_method("nobody", found)
+
+
+def test_the_papers_backbone_starts_from_a_file_that_dvc_sees_and_the_catalogue_names(params):
+    apply_preset("paper", params)
+    extractors = load_params(params).extractor.values()
+    stage = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text())["stages"]["pretrain_extractor"]
+    entry = catalogue.find("backbone")
+    for extractor in extractors:
+        assert str(extractor.pretrained.parent) in stage["do"]["deps"]
+        assert extractor.pretrained.name in entry.required
+        assert extractor.pretrained.name.startswith(f"{extractor.backbone}.")
+
+
+def test_backbone_weights_where_dvc_does_not_look_are_refused(params):
+    text = params.read_text().replace("pretrained: null", "pretrained: weights/x.safetensors", 1)
+    params.write_text(text)
+    with pytest.raises(UserError, match=r"extractor\.body\.pretrained: .*data/licensed/backbone"):
+        load_params(params)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_preset_says_how_much_memory_its_trainings_need(params, name):
+    """dvc.yaml takes it from there, so that the scheduler knows."""
+    apply_preset(name, params)
+    memory = load_params(params).memory
+    stages = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text())["stages"]
+    for stage, key in (
+        ("pretrain_extractor", "pretrain_extractor"), ("train", "train"), ("finetune", "train"),
+    ):  # fmt: skip
+        assert stages[stage]["do"]["meta"]["mem_mb"] == f"${{memory.{key}}}"
+        assert getattr(memory, key) >= 1000
 
 
 @pytest.mark.parametrize("name", PRESETS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,8 +13,9 @@ from ruamel.yaml import YAML
 from scipy.spatial.transform import Rotation
 
 from hmdiff.errors import UserError
-from hmdiff.evaluation.items import find_evaluation, find_method
+from hmdiff.evaluation.items import find_evaluation, find_method, protocol_of
 from hmdiff.evaluation.protocols import FILE, UNITS, load_protocol, score
+from hmdiff.evaluation.recovery import check_ground_truth
 from hmdiff.evaluation.selection import fewest_steps
 from hmdiff.kinds import BODY, HAND
 from hmdiff.params import load_params
@@ -207,6 +209,44 @@ def test_a_protocol_with_meshes_refuses_to_do_without():
 )
 def test_the_fewest_steps_within_the_tolerance_are_taken(errors, tolerance, wanted):
     assert fewest_steps(errors, tolerance) == wanted
+
+
+# Which protocol, and against which truth
+
+
+def test_an_entry_takes_its_data_sets_protocol_unless_it_names_another():
+    item = PARAMS.evaluations["3dpw_dat"]
+    assert protocol_of("x", item).name == "3dpw"
+    gendered = item.model_copy(update={"protocol": "3dpw_gendered"})
+    assert protocol_of("x", gendered).ground_truth == "gendered"
+    method = PARAMS.methods["dat"].model_copy(update={"protocol": "3dpw_gendered"})
+    assert protocol_of("x", method).recentre == (("Pelvis",),)
+    wrong = item.model_copy(update={"protocol": "freihand"})
+    with pytest.raises(UserError, match=r"evaluations\.a\.protocol: 'freihand' is for a hand"):
+        protocol_of("evaluations.a", wrong)
+
+
+@pytest.mark.parametrize(
+    ("attrs", "protocol", "fits"),
+    [
+        ({}, "3dpw", True),  # from before there was a choice
+        ({}, "3dpw_gendered", False),
+        ({"ground_truth": "neutral"}, "3dpw", True),
+        ({"ground_truth": "gendered"}, "3dpw", False),
+        ({"ground_truth": "gendered"}, "3dpw_gendered", True),
+        ({"ground_truth": "native"}, "3dpw", False),
+        ({"ground_truth": "native"}, "freihand", True),
+        ({"ground_truth": "gendered"}, "human36m", True),
+    ],
+)
+def test_meshes_of_another_gender_are_not_scored(attrs, protocol, fits):
+    file = SimpleNamespace(attrs=attrs, path="data/prepared/body/3dpw.h5")
+    if fits:
+        check_ground_truth(load_protocol(protocol), file)
+        return
+    with pytest.raises(UserError, match=r"3dpw\.h5: ground_truth: '\w+', but protocol") as line:
+        check_ground_truth(load_protocol(protocol), file)
+    assert "\n" not in str(line.value)
 
 
 # Entries of params.yaml

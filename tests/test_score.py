@@ -1,182 +1,277 @@
-"""`hmdiff score` and `hmdiff export`: anybody's body predictions, and ours as a submission."""
+"""`hmdiff score` on bodies: the protocols' numbers, matched samples, memory, clear errors."""
 
 from __future__ import annotations
 
 import json
-import shutil
+import re
 import sys
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
 import pytest
-from scipy.spatial import procrustes as scipy_procrustes
 from toy_bodies import stick_bodies
-from toy_hand import COUNT, run_evaluate, write_toy_hand
 
-from hmdiff.cli import main
-from hmdiff.errors import UserError
-from hmdiff.evaluation.export import export
-from hmdiff.evaluation.freihand_files import read_submission
-from hmdiff.evaluation.protocols import load_protocol
-from hmdiff.evaluation.score_files import score_files
+from hmdiff import cli
+from hmdiff.bodies.row_orders import GRAPHCMR
+from hmdiff.evaluation import scoring
+from hmdiff.evaluation.npz_rows import NpzRows
+from hmdiff.evaluation.protocols import load_protocol, score
+from hmdiff.files import write_json
 from hmdiff.kinds import BODY
 
-NUMBER = 5
-PARAMS = Path(__file__).parents[1] / "params.yaml"
+COUNT = 10
 
 
-@pytest.fixture
-def bodies(tmp_path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """True and predicted meshes (n, 6890, 3) and the rows of the joints, also as gt, pred, rows."""
-    truth, regressor = stick_bodies(NUMBER, 3)
-    noise = np.random.default_rng(0).normal(0, 0.02, truth.shape)
-    predicted = truth + noise + [0.3, -0.2, 1.0]  # where the body is does not count
-    ids = np.array([f"walk/{row}" for row in range(NUMBER)])
-    np.savez(tmp_path / "gt.npz", vertices=truth.astype(np.float32), sample_id=ids)
-    # In another order, to be matched by name.
-    np.savez(
-        tmp_path / "pred.npz", vertices=predicted[::-1].astype(np.float32), sample_id=ids[::-1]
-    )
-    np.save(tmp_path / "rows.npy", regressor)
-    return truth, predicted, regressor
-
-
-def by_definition(truth, predicted, regressor) -> dict[str, float]:
-    """METRO's metrics, one sample at a time."""
-    found: dict[str, list[float]] = {"MPVE": [], "MPJPE": [], "PA-MPJPE": []}
-    index = [BODY.joints.index(name) for name in load_protocol("3dpw").joints]
-    hips = [BODY.joints.index(name) for name in ("R_Hip", "L_Hip")]
-    for true, own in zip(truth, predicted, strict=True):
-        meshes = [mesh - regressor[BODY.root] @ mesh for mesh in (true, own)]
-        found["MPVE"].append(np.linalg.norm(meshes[1] - meshes[0], axis=1).mean())
-        joints = [regressor @ mesh for mesh in (true, own)]
-        joints = [(pose - pose[hips].mean(0))[index] for pose in joints]
-        found["MPJPE"].append(np.linalg.norm(joints[1] - joints[0], axis=1).mean())
-        size = np.linalg.norm(joints[0] - joints[0].mean(0))
-        target, aligned, _ = scipy_procrustes(*joints)
-        found["PA-MPJPE"].append(size * np.linalg.norm(aligned - target, axis=1).mean())
-    return {name: 1000 * float(np.mean(values)) for name, values in found.items()}
-
-
-def score(folder: Path, name: str = "3dpw") -> dict:
-    return score_files(
-        name, folder / "gt.npz", folder / "pred.npz", folder, folder / "rows.npy", 200, 0
-    )
-
-
-def test_the_metrics_of_bodies_are_metros(bodies, tmp_path):
-    record = score(tmp_path)
-    assert record["n"] == NUMBER and record["matched_by"] == "sample_id"
-    expected = by_definition(*bodies)
-    assert record["means"].keys() == expected.keys()
-    for name, value in expected.items():
-        figure = record["means"][name]
-        assert figure["mean"] == pytest.approx(value, abs=1e-2)  # the files are float32
-        assert figure["low"] < figure["mean"] < figure["high"]
-
-
-def test_a_body_without_a_true_mesh_is_scored_by_its_joints(bodies, tmp_path):
-    truth, predicted, regressor = bodies
-    np.savez(tmp_path / "gt.npz", joints=regressor @ truth)
-    np.savez(tmp_path / "pred.npz", joints=regressor @ predicted)
-    means, expected = score(tmp_path, "human36m")["means"], by_definition(*bodies)
-    assert means.keys() == {"MPJPE", "PA-MPJPE"}
-    for name, figure in means.items():
-        assert figure["mean"] == pytest.approx(expected[name], abs=1e-6)
-
-
-def spoil_nan(predicted: dict) -> None:
-    predicted["vertices"][1, 7] = np.nan
-
-
-def spoil_unit(predicted: dict) -> None:
-    predicted["vertices"] *= 1000
-
-
-def spoil_count(predicted: dict) -> None:
-    predicted.update({name: values[:-1] for name, values in predicted.items()})
-
-
-def spoil_name(predicted: dict) -> None:
-    predicted["sample_id"] = np.array(["other", *predicted["sample_id"][1:]])
-
-
-def spoil_shape(predicted: dict) -> None:
-    predicted["vertices"] = predicted["vertices"][:, :100]
-
-
-@pytest.mark.parametrize(
-    ("spoil", "words"),
-    [
-        (spoil_nan, "walk/3 has numbers that are not finite"),
-        (spoil_unit, "are these millimetres"),
-        (spoil_count, "4 samples, but"),
-        (spoil_name, "has no 'walk/4'"),
-        (spoil_shape, "vertices"),
-    ],
-)
-def test_bad_predictions_are_one_line_and_exit_code_2(
-    bodies, tmp_path, monkeypatch, capsys, spoil, words
-):
-    with np.load(tmp_path / "pred.npz") as file:
-        predicted = dict(file)
-    spoil(predicted)
-    np.savez(tmp_path / "pred.npz", **predicted)
-    files = ["--gt", "gt.npz", "--pred", "pred.npz", "--regressor", "rows.npy"]
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["hmdiff", "score", "--protocol", "3dpw", *files])
-    with pytest.raises(SystemExit) as end:
-        main()
-    said = capsys.readouterr().err.strip().splitlines()
-    assert end.value.code == 2 and words in said[-1] and said[-1].startswith("hmdiff: error: ")
-
-
-def test_the_command_prints_json(bodies, tmp_path, monkeypatch, capsys):
-    files = ["--gt", "gt.npz", "--pred", "pred.npz", "--regressor", "rows.npy"]
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["hmdiff", "score", "--protocol", "3dpw", *files, "--json"])
-    with pytest.raises(SystemExit) as end:
-        main()
-    assert not end.value.code
-    assert json.loads(capsys.readouterr().out)["protocol"] == "3dpw"
+def bodies(seed: int = 0, count: int = COUNT) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """True and predicted meshes (float32, as people store them), and the regressor."""
+    truth, regressor = stick_bodies(count, seed)
+    predicted = truth + np.random.default_rng(seed).normal(0, 0.03, truth.shape) + 0.5
+    # A joint as a whole is off, so that the joints' errors do not average out.
+    predicted += np.random.default_rng(1).normal(0, 0.03, (count, 17, 3))[:, np.arange(6890) % 17]
+    return truth.astype(np.float32), predicted.astype(np.float32), regressor
 
 
 @pytest.fixture(scope="module")
-def evaluated(tmp_path_factory) -> Path:
-    """A toy hand with its evaluation, in the folders of a project."""
-    folder = write_toy_hand(tmp_path_factory.mktemp("export"))
-    run_evaluate(folder, folder / "runs/freihand_linear")
-    for source, target in (
-        ("prepared.h5", "prepared/hand/freihand.h5"),
-        ("body", "models/hand"),
-        ("sampling.npz", "models/sampling/hand.npz"),
-        ("hand_linear", "models/train/hand_linear"),
-    ):
-        (folder / target).parent.mkdir(parents=True, exist_ok=True)
-        shutil.move(folder / source, folder / target)
+def files(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("score me")
+    truth, predicted, regressor = bodies()
+    np.savez(folder / "gt.npz", vertices=truth)
+    np.savez(folder / "pred.npz", vertices=predicted)
+    (folder / "body").mkdir()
+    np.save(folder / "body" / "regressor.npy", regressor)
+    write_json(folder / "body" / "model.json", {"model": "smpl", "source": "stand-in"})
     return folder
 
 
-def exported(folder: Path, out: Path, partial: bool) -> str:
-    evaluation = folder / "runs/freihand_linear"
-    return export(
-        "freihand", evaluation, out, folder / "models", folder / "prepared", partial, PARAMS
+def run(capsys, monkeypatch, *arguments) -> tuple[int, str, str]:
+    """Exit code, output and errors of `hmdiff score`."""
+    monkeypatch.setattr(sys, "argv", ["hmdiff", "score", *map(str, arguments)])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    printed = capsys.readouterr()
+    return int(ended.value.code or 0), printed.out, printed.err
+
+
+@pytest.fixture
+def hmdiff(capsys, monkeypatch, files):
+    def call(protocol: str, gt: str | Path = "gt.npz", pred: str | Path = "pred.npz", *more):
+        common = ["--body", files / "body", "--bootstrap", 200]
+        return run(capsys, monkeypatch, "--protocol", protocol, "--gt", files / gt,
+                   "--pred", files / pred, *common, *more)  # fmt: skip
+
+    return call
+
+
+def numbers(hmdiff, protocol: str, gt="gt.npz", pred="pred.npz", *more) -> dict[str, float]:
+    code, out, error = hmdiff(protocol, gt, pred, *more, "--json")
+    assert code == 0, error
+    return {name: figure["mean"] for name, figure in json.loads(out)["means"].items()}
+
+
+def by_hand(regressor, truth, predicted, origin: list[int]) -> dict[str, float]:
+    """MPVE and MPJPE by METRO's index lists; the joints are about the mean of ``origin``."""
+    order = [3, 2, 1, 4, 5, 6, 16, 15, 14, 11, 12, 13, 8, 10]
+    vertex, joint = [], []
+    for true, own in zip(truth.astype(float), predicted.astype(float), strict=True):
+        j, k = regressor @ true, regressor @ own
+        vertex.append(np.linalg.norm((own - k[0]) - (true - j[0]), axis=1).mean())
+        j, k = (x - x[origin].mean(0) for x in (j, k))
+        joint.append(np.linalg.norm(k[order] - j[order], axis=1).mean())
+    return {"MPVE": 1000 * np.mean(vertex), "MPJPE": 1000 * np.mean(joint)}
+
+
+@pytest.mark.parametrize(("protocol", "origin"), [("3dpw", [1, 4]), ("3dpw_gendered", [0])])
+def test_meshes_are_scored_about_the_root_of_the_protocol(hmdiff, protocol, origin):
+    """METRO's root is the middle of the hips, SPIN's the regressed pelvis."""
+    truth, predicted, regressor = bodies()
+    found = numbers(hmdiff, protocol)
+    wanted = by_hand(regressor, truth, predicted, origin)
+    for name, value in wanted.items():
+        assert found[name] == pytest.approx(value, rel=1e-6)
+    assert set(found) == {"MPVE", "MPJPE", "PA-MPJPE"}
+
+
+def test_the_two_protocols_of_3dpw_differ(hmdiff):
+    first, second = numbers(hmdiff, "3dpw"), numbers(hmdiff, "3dpw_gendered")
+    assert abs(first["MPJPE"] - second["MPJPE"]) > 0.1
+    assert first["PA-MPJPE"] == pytest.approx(second["PA-MPJPE"], rel=1e-6)
+
+
+def test_the_figures_are_those_of_the_pipelines_own_scores(hmdiff):
+    truth, predicted, regressor = bodies()
+    own = score(load_protocol("3dpw"), predicted, truth, regressor @ truth, regressor)
+    for name, value in numbers(hmdiff, "3dpw").items():
+        assert value == pytest.approx(own[name].mean(), rel=1e-9)
+
+
+def test_people_read_a_line_a_metric_with_its_interval(hmdiff, files, tmp_path):
+    code, out, error = hmdiff("3dpw", "gt.npz", "pred.npz", "--out", tmp_path / "out.json")
+    assert (code, error) == (0, "")
+    lines = out.splitlines()
+    assert lines[0].startswith("3dpw: 10 samples, follows METRO")
+    for line, name in zip(lines[1:], ("MPVE", "MPJPE", "PA-MPJPE"), strict=True):
+        assert line.startswith(name) and " mm  [" in line
+    record = json.loads((tmp_path / "out.json").read_text())
+    assert record["ground_truth"] == "neutral" and record["matched_by"] == "order"
+    for figure in record["means"].values():
+        assert figure["low"] < figure["mean"] < figure["high"]
+
+
+def test_samples_are_matched_by_their_ids(hmdiff, files):
+    truth, predicted, _ = bodies()
+    names = np.array([f"sequence/{row:05d}" for row in range(COUNT)])
+    order = np.random.default_rng(0).permutation(COUNT)
+    np.savez(files / "named.npz", vertices=truth, sample_id=names)
+    for save in (np.savez, np.savez_compressed):
+        save(files / "shuffled.npz", vertices=predicted[order], sample_id=names[order])
+        found = numbers(hmdiff, "3dpw", "named.npz", "shuffled.npz")
+        assert found == pytest.approx(numbers(hmdiff, "3dpw"), rel=1e-9)
+
+
+def test_human36m_takes_joints_and_meshes_alike(hmdiff, files):
+    truth, predicted, regressor = bodies()
+    np.savez(files / "mocap.npz", joints=regressor @ truth)
+    np.savez(files / "joints.npz", joints=regressor @ predicted)
+    given, regressed = (
+        numbers(hmdiff, "human36m", "mocap.npz", name) for name in ("joints.npz", "pred.npz")
     )
+    assert set(given) == {"MPJPE", "PA-MPJPE"}  # no MPVE: the test images have no true mesh
+    assert given == pytest.approx(regressed, rel=1e-6)
+    wanted = by_hand(regressor, truth, predicted, [1, 4])["MPJPE"]
+    assert given["MPJPE"] == pytest.approx(wanted, rel=1e-6)
 
 
-def test_an_incomplete_evaluation_is_not_taken_for_a_submission(evaluated, tmp_path):
-    with pytest.raises(UserError, match="--allow-partial"):
-        exported(evaluated, tmp_path / "pred.zip", False)
-    assert not (tmp_path / "pred.zip").exists()
+def test_either_published_regressor_gives_the_same_figures(hmdiff, files):
+    regressor = bodies()[2]
+    found = []
+    for name, order in (("metro.npy", range(17)), ("graphcmr.npy", GRAPHCMR)):
+        np.save(files / name, regressor[list(order)])
+        found.append(numbers(hmdiff, "3dpw", "gt.npz", "pred.npz", "--regressor", files / name))
+    assert found[0] == found[1] == numbers(hmdiff, "3dpw")
 
 
-def test_an_export_holds_the_meshes_that_were_evaluated(evaluated, tmp_path):
-    said = exported(evaluated, tmp_path / "pred.zip", True)
-    assert f"of {COUNT} rendered images" in said and "not a submission" in said
-    points = read_submission(tmp_path / "pred.zip")
-    with np.load(evaluated / "runs/freihand_linear/predictions.npz") as file:
-        coarse = file["coarse"]
-    assert points.vertices.shape == (len(coarse), 778, 3)
-    # The linear toy gives one mesh whatever the image; its joints are those of its own mesh.
-    assert np.allclose(points.vertices, points.vertices[0], atol=2e-6)
-    assert np.isfinite(points.joints).all() and np.ptp(points.joints) > 0.01
+def test_a_body_of_another_model_is_a_warning(hmdiff, files):
+    """Its regressor acts on meshes that it was not made for."""
+    regressor = bodies()[2]
+    mixed = np.random.default_rng(0).permutation(BODY.vertices)
+    (files / "other").mkdir()
+    np.save(files / "other" / "regressor.npy", regressor[:, mixed])
+    write_json(files / "other" / "model.json", {"model": "smpl", "source": "stand-in"})
+    code, _, error = hmdiff("3dpw", "gt.npz", "pred.npz", "--body", files / "other")
+    assert code == 0
+    assert error.count("\n") == 1 and "hmdiff: warning" in error and "another model" in error
+
+
+def test_memory_does_not_grow_with_the_number_of_samples(files, monkeypatch):
+    """One chunk is held at a time, however many there are on disk."""
+    monkeypatch.setattr(scoring, "CHUNK", 4)
+    monkeypatch.setattr(scoring, "WORKERS", 1)
+    regressor, protocol = bodies()[2], load_protocol("3dpw")
+    peaks = []
+    for count in (8, 80):
+        truth, predicted, _ = bodies(count=count)
+        np.savez(files / "a.npz", vertices=truth)
+        np.savez_compressed(files / "b.npz", vertices=predicted)
+        del truth, predicted
+        with NpzRows(files / "a.npz") as first, NpzRows(files / "b.npz") as second:
+            points = [
+                scoring.Points("x", None, file.rows("vertices", (BODY.vertices, 3)))
+                for file in (second, first)
+            ]
+            tracemalloc.start()
+            scoring.score_points(protocol, protocol.metrics, *points, regressor)
+            peaks.append(tracemalloc.get_traced_memory()[1])
+            tracemalloc.stop()
+    assert peaks[1] < 1.2 * peaks[0]
+
+
+# Bad input
+
+
+def _bad(folder: Path, how: str) -> Path:
+    _, predicted, _ = bodies()
+    names = np.array([f"s{row}" for row in range(COUNT)])
+    content = {"vertices": predicted, "sample_id": names}
+    if how == "not finite":
+        predicted[6, 100, 2] = np.inf
+    elif how == "millimetres":
+        content["vertices"] = predicted * 1000
+    elif how == "shape":
+        content["vertices"] = predicted[:, :6000]
+    elif how == "few":
+        content = {"vertices": predicted[:-1], "sample_id": names[:-1]}
+    elif how == "other ids":
+        content["sample_id"] = np.array([*names[:-1], "s99"])
+    elif how == "same ids":
+        content["sample_id"] = np.array([*names[:-1], "s0"])
+    elif how == "few ids":
+        content["sample_id"] = names[:-1]
+    elif how == "no vertices":
+        content = {"verts": predicted}
+    elif how == "objects":
+        content["vertices"] = predicted.astype(object)
+    elif how == "Fortran":
+        content["vertices"] = np.asfortranarray(predicted)
+    path = folder / "bad.npz"
+    np.savez(path, **content)
+    if how == "cut":
+        path.write_bytes(path.read_bytes()[:-3000])
+    if how == "text":
+        path.write_text("vertices")
+    if how == "missing":
+        path.unlink()
+    return path
+
+
+@pytest.mark.parametrize(
+    ("how", "reason"),
+    [
+        ("not finite", "sample s6 has numbers that are not finite"),
+        ("millimetres", "are these millimetres"),
+        ("shape", r"not numbers of shape \(n, 6890, 3\)"),
+        ("few", "9 samples, but"),
+        ("other ids", "has no 's9'"),
+        ("same ids", "sample_id: has names twice"),
+        ("few ids", "sample_id: shape"),
+        ("no vertices", "vertices: missing; the file holds verts"),
+        ("objects", "object of shape"),
+        ("Fortran", "Fortran order"),
+        ("cut", "is cut or no .npz"),
+        ("text", "is cut or no .npz"),
+        ("missing", "no such file"),
+    ],
+)
+def test_bad_predictions_are_one_clear_line_and_exit_code_2(hmdiff, files, tmp_path, how, reason):
+    truth = bodies()[0]
+    np.savez(files / "ids.npz", vertices=truth, sample_id=[f"s{row}" for row in range(COUNT)])
+    out = tmp_path / "out.json"
+    code, printed, error = hmdiff("3dpw", "ids.npz", _bad(tmp_path, how), "--out", out)
+    assert (code, printed, error.count("\n")) == (2, "", 1)
+    assert str(tmp_path / "bad.npz") in error
+    assert re.search(reason, error)
+    assert not out.exists()
+
+
+def test_joints_in_graphcmrs_order_are_one_clear_line(hmdiff, files):
+    truth, predicted, regressor = bodies()
+    np.savez(files / "m.npz", joints=regressor @ truth)
+    np.savez(files / "swapped.npz", joints=(regressor @ predicted)[:, GRAPHCMR])
+    code, _, error = hmdiff("human36m", "m.npz", "swapped.npz")
+    assert code == 2 and "swapped.npz: joints: legs and arms are on different sides" in error
+
+
+def test_a_regressor_in_no_known_order_is_one_clear_line(hmdiff, files):
+    np.save(files / "wrong.npy", bodies()[2][::-1])
+    code, _, error = hmdiff("3dpw", "gt.npz", "pred.npz", "--regressor", files / "wrong.npy")
+    assert code == 2 and "wrong.npy: its rows are in neither METRO's nor GraphCMR's" in error
+
+
+def test_without_any_regressor_the_line_says_where_to_get_one(hmdiff, files):
+    code, _, error = hmdiff("3dpw", "gt.npz", "pred.npz", "--body", files / "nowhere")
+    assert code == 2 and "dvc repro body_models@smpl" in error and "--regressor" in error
+
+
+def test_an_unknown_protocol_is_one_clear_line(hmdiff):
+    code, _, error = hmdiff("agora")
+    assert code == 2 and error.count("\n") == 1 and "'agora': no such protocol" in error

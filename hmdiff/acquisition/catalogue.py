@@ -54,22 +54,22 @@ class ByHand(_Record):
 
 
 class Entry(_Record):
-    """A data set or a model."""
+    """A data set, a model of the body or the hand, or the weights of a network."""
 
     title: str
-    kind: Literal["dataset", "model"]
+    kind: Literal["dataset", "model", "weights"]
     page: Address
     licence: Address | None
     terms: str
-    access: Literal["direct", "licence", "account"]
+    access: Literal["direct", "licence", "account", "open"]
     archives: tuple[Archive, ...]
     by_hand: tuple[ByHand, ...]
     citation: str
 
     @model_validator(mode="after")
     def _reachable(self) -> Entry:
-        if (self.access == "account") == bool(self.archives):
-            raise ValueError("archives are for what may be downloaded without an account")
+        if (self.access in ("account", "open")) == bool(self.archives):
+            raise ValueError("archives are for what may be downloaded without an account, directly")
         return self
 
     @property

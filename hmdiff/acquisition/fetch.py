@@ -19,7 +19,7 @@ from hmdiff.errors import UserError
 from hmdiff.files import write_text
 
 OURS = "README.md"  # tracked by git; an archive's own does not replace it
-DATA = {".json", ".pkl", ".npy", ".txt"}  # whose first bytes are looked at
+DATA = {".json", ".pkl", ".npy", ".txt", ".safetensors"}  # whose first bytes are looked at
 
 
 def fetch(name: str, accept_licence: bool = False) -> None:

@@ -14,10 +14,10 @@ from hmdiff.params import load_params, read_yaml
 
 @dataclass(frozen=True)
 class Status:
-    """One data set or model."""
+    """One entry of the catalogue."""
 
     name: str
-    kind: str  # dataset or model
+    kind: str  # dataset, model or weights
     state: str  # present, partial, missing or wrong checksum
     lacks: tuple[str, ...]  # required parts that are not there
     todo: str  # one line; empty when present
@@ -67,11 +67,17 @@ def missing(params: str | Path = "params.yaml") -> list[str]:
     acquire = raw.get("acquire") if isinstance(raw, dict) else None
     if not isinstance(acquire, dict) or acquire.get("source") != "real":
         return []
-    datasets = load_params(params).datasets
+    settings = load_params(params)
+    datasets = settings.datasets
     models = dict.fromkeys(KINDS[dataset.kind].model for dataset in datasets.values())
     needed = [status(name) for name in models]
     needed += [status(record.layout, LICENSED / name) for name, record in datasets.items()]
-    return [f"{item.name}: {item.state}: {item.line}" for item in needed if item.state != "present"]
+    lines = [
+        f"{item.name}: {item.state}: {item.line}" for item in needed if item.state != "present"
+    ]
+    pretrained = {extractor.pretrained for extractor in settings.extractor.values()} - {None}
+    lost = sorted(path for path in pretrained if not path.is_file())
+    return lines + [f"backbone: missing: {path}; see {path.parent}/README.md" for path in lost]
 
 
 def _wrong(archive: Archive, store: Path, again: bool) -> bool:
@@ -91,6 +97,8 @@ def _todo(name: str, entry: Entry, home: Path, lacks: list[str]) -> str:
     by_hand = f"place the files as {home}/README.md says"
     if entry.access == "account":
         return f"account at {entry.page}, then {by_hand}"
+    if entry.access == "open":
+        return f"download it from {entry.page} and {by_hand}"
     steps = []
     if set(lacks) - {glob for part in entry.by_hand for glob in part.globs}:
         size = sum(archive.size or 0 for archive in entry.archives) / 1e9

@@ -14,7 +14,7 @@ import hmdiff
 from hmdiff.datasets.prepared import PreparedFile
 from hmdiff.datasets.sample import SPLITS, Sample
 from hmdiff.errors import UserError
-from hmdiff.files import atomic_file
+from hmdiff.files import atomic_file, require_room
 from hmdiff.kinds import Kind
 
 BLOCK = 64  # rows written at once
@@ -49,6 +49,7 @@ def write_prepared(
             for the second time, or what was written does not read back.
     """
     with atomic_file(path) as temporary:
+        require_room(temporary.parent)
         with h5py.File(temporary, "w") as file:
             file.attrs.update(
                 {
@@ -126,6 +127,8 @@ def _create(file: h5py.File, kind: Kind, with_vertices: bool) -> None:
 
 
 def _flush(file: h5py.File, block: list[Record], kind: Kind, start: int) -> int:
+    large = (getattr(record.sample.vertices, "nbytes", 0) + len(record.jpeg) for record in block)
+    require_room(Path(file.filename).parent, sum(large))
     rows = slice(start, start + len(block))
     for dataset in file.values():
         dataset.resize(rows.stop, axis=0)
@@ -147,6 +150,7 @@ def _flush(file: h5py.File, block: list[Record], kind: Kind, start: int) -> int:
     file["valid_joints"][rows] = np.isfinite(joints).all(-1)
     if "vertices" in file:
         file["vertices"][rows] = np.stack([sample.vertices for sample in samples])
+    file.flush()  # so that nothing is left to write but what room is looked for next
     return len(block)
 
 

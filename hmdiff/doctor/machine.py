@@ -6,11 +6,13 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from hmdiff.acquisition.catalogue import LICENSED, catalogue
 from hmdiff.doctor.findings import Context, Finding
 from hmdiff.machine import this_machine
 from hmdiff.params import load_params, read_yaml
+from hmdiff.params.runs import MemoryParams
 
 GB = 1e9
 # What a run on stand-ins leaves in data, models, runs and .dvc, and room to write. An estimate: the
@@ -44,7 +46,7 @@ def memory(context: Context) -> Iterator[Finding]:
     limit = container_limit()
     if limit is not None and limit / GB < total:
         total, free = limit / GB, min(free, limit / GB)
-    name, need = largest_stage(context.root / "dvc.yaml")
+    name, need = largest_stage(context.root / "dvc.yaml", load_params(context.params).memory)
     found = f"{free:.1f} of {total:.1f} GB free; {name} asks for {need:.1f} GB"
     if total < need:
         remedy = f"a machine with {need:.0f} GB, or a smaller extractor.*.batch in params.yaml"
@@ -55,13 +57,17 @@ def memory(context: Context) -> Iterator[Finding]:
         yield Finding("ok", found)
 
 
-def largest_stage(dvc_yaml: Path) -> tuple[str, float]:
+def largest_stage(dvc_yaml: Path, memory: MemoryParams) -> tuple[str, float]:
     """The stage of dvc.yaml that asks for the most memory, and GB of it."""
+
+    def gigabytes(stage: dict[str, Any]) -> float:
+        asked = stage.get("do", stage).get("meta", {}).get("mem_mb", 0)
+        if isinstance(asked, str):  # ${memory.NAME}
+            asked = getattr(memory, asked.removeprefix("${memory.").removesuffix("}"))
+        return asked / 1000
+
     stages = read_yaml(dvc_yaml)["stages"]
-    sizes = {
-        name: stage.get("do", stage).get("meta", {}).get("mem_mb", 0) / 1000
-        for name, stage in stages.items()
-    }
+    sizes = {name: gigabytes(stage) for name, stage in stages.items()}
     name = max(sizes, key=sizes.__getitem__)
     return name, sizes[name]
 

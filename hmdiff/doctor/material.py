@@ -11,6 +11,7 @@ from hmdiff.doctor.findings import Context, Finding
 from hmdiff.files import read_json
 from hmdiff.kinds import KINDS
 from hmdiff.params import load_params
+from hmdiff.params.models import BACKBONES
 
 BUILD = "`make tables` or `dvc repro`"
 
@@ -64,7 +65,10 @@ def weights(context: Context) -> Iterator[Finding]:
     for kind, extractor in params.extractor.items():
         if extractor.pretrained and not Path(context.root, extractor.pretrained).is_file():
             found = f"extractor.{kind}.pretrained: {extractor.pretrained}: no such file"
-            remedy = "place the weights there, or write null to train from random weights"
+            remedy = (
+                f"place the weights there, as {BACKBONES}/README.md says, or write null to train "
+                "from random ones"
+            )
             yield Finding("problem", found, remedy)
     trained = [
         name

@@ -101,7 +101,7 @@ def f_scores(
         For each threshold (n,) in 0..1; 0 where no point of either cloud is near the other.
     """
     limits = [threshold / MILLIMETRES for threshold in thresholds]
-    to_truth, to_predicted = nearest_distances(predicted, truth, max(limits))
+    to_truth, to_predicted = _distances_at(limits, predicted, truth)
     scores = []
     for limit in limits:
         precision = (to_truth < limit).mean(axis=1)
@@ -116,60 +116,64 @@ def f_score(predicted: np.ndarray, truth: np.ndarray, threshold: float) -> np.nd
     return f_scores(predicted, truth, (threshold,))[0]
 
 
-def nearest_distances(
-    clouds: np.ndarray, others: np.ndarray, limit: float
+def _distances_at(
+    limits: list[float], clouds: np.ndarray, others: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Distance from each point of a cloud to the nearest point of the other cloud, both ways.
+    """Distances (n, P) of points of a cloud to the other cloud, and (n, Q) back.
 
-    Args:
-        clouds: (n, P, 3).
-        others: (n, Q, 3).
-        limit: in their unit; distances that are not below it are given as infinite.
-
-    Returns:
-        (n, P) and (n, Q).
+    They are as good as those to the nearest point for a comparison with any of ``limits``: a point
+    that is nearer than the least of them is not followed up, one beyond the largest is infinite.
     """
-    clouds, others = np.asarray(clouds, np.float64), np.asarray(others, np.float64)
+    clouds, others = (np.ascontiguousarray(points, np.float64) for points in (clouds, others))
     there, back = (np.full(points.shape[:2], np.inf) for points in (clouds, others))
     if clouds.size and others.size:
         # Sorted along the axis on which they are widest, points need few comparisons.
-        axes = np.ptp(others, axis=1).argsort(axis=1)[:, None, ::-1]
-        (order, points), (other_order, other_points) = (
-            _sorted(np.take_along_axis(cloud, axes, axis=2)) for cloud in (clouds, others)
-        )
-        _sweep(points, other_points, order, limit, there)
-        _sweep(other_points, points, other_order, limit, back)
+        axes = np.ptp(others, axis=1).argsort(axis=1)[:, ::-1]
+        _sweep(clouds, others, axes, min(limits), max(limits), there)
+        _sweep(others, clouds, axes, min(limits), max(limits), back)
     return there, back
 
 
-def _sorted(clouds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The order (n, P) by the first coordinate, and the points (n, P, 3) in it."""
-    order = clouds[..., 0].argsort(axis=1)
-    return order, np.take_along_axis(clouds, order[..., None], axis=1)
-
-
 @jit_when_called
-def _sweep(clouds, others, order, limit, distances):
-    """From each point's place among the sorted ``others`` outwards, while a nearer one can come.
+def _sweep(clouds, others, axes, least, most, distances):
+    """Fill ``distances``: outwards from a point's place along the first of ``axes`` (n, 3).
 
-    A kd-tree takes three times as long here, since it would be built anew for every sample.
+    The point of the same number comes first: where both are vertices of one model it is near. A
+    kd-tree takes three times as long here, since it would be built anew for every sample.
     """
+    # Squared; the margins cover rounding, so that the comparison of the roots alone decides.
+    enough, limit = least * least * (1 - 1e-9), most * most * (1 + 1e-9)
+    count = others.shape[1]
+    along, across, deep = np.empty(count), np.empty(count), np.empty(count)
     for sample in range(clouds.shape[0]):
-        cloud = others[sample]
-        along = cloud[:, 0].copy()
+        first, second, third = axes[sample]
+        order = np.argsort(others[sample, :, first])
+        for row in range(count):
+            along[row] = others[sample, order[row], first]
+            across[row] = others[sample, order[row], second]
+            deep[row] = others[sample, order[row], third]
         for row in range(clouds.shape[1]):
-            x, y, z = clouds[sample, row, 0], clouds[sample, row, 1], clouds[sample, row, 2]
-            best = limit * limit * (1 + 1e-9)  # squared; the margin covers its rounding
-            place = np.searchsorted(along, x)
-            for step in (1, -1):
-                other = place if step == 1 else place - 1
-                while 0 <= other < along.shape[0]:
-                    dx = along[other] - x
-                    if dx * dx >= best:
-                        break
-                    dy, dz = cloud[other, 1] - y, cloud[other, 2] - z
-                    best = min(best, dx * dx + dy * dy + dz * dz)
-                    other += step
+            x, y, z = (
+                clouds[sample, row, first],
+                clouds[sample, row, second],
+                clouds[sample, row, third],
+            )
+            best = limit
+            if row < count:
+                dx, dy = others[sample, row, first] - x, others[sample, row, second] - y
+                dz = others[sample, row, third] - z
+                best = min(best, dx * dx + dy * dy + dz * dz)
+            if best >= enough:
+                place = np.searchsorted(along, x)
+                for step in (1, -1):
+                    other = place if step == 1 else place - 1
+                    while 0 <= other < count and best >= enough:
+                        dx = along[other] - x
+                        if dx * dx >= best:
+                            break
+                        dy, dz = across[other] - y, deep[other] - z
+                        best = min(best, dx * dx + dy * dy + dz * dz)
+                        other += step
             nearest = np.sqrt(best)
-            if nearest < limit:
-                distances[sample, order[sample, row]] = nearest
+            if nearest < most:
+                distances[sample, row] = nearest

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import sys
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +52,11 @@ def _score_hands(
     protocol: Protocol, gt: Path, pred: Path, resamples: int, seed: int, facts: dict[str, str]
 ) -> dict[str, Any]:
     official = protocol.official
-    truth, predicted = read_truth(gt), read_submission(pred)
+    # Reading takes as long as scoring and holds Python's lock, hence another process.
+    with ProcessPoolExecutor(1, multiprocessing.get_context("fork")) as pool:
+        reading = pool.submit(read_truth, gt)
+        predicted = read_submission(pred)
+        truth = reading.result()
     if len(truth) != official.samples:
         print(
             f"hmdiff: warning: {gt}: {len(truth)} samples, but the official evaluation has "

@@ -104,6 +104,11 @@ def _level(timm, name: str, image_size: int) -> int:
 def _read_weights(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
+    except FileNotFoundError:
+        raise UserError(
+            f"{path}: no such file; place it as data/licensed/backbone/README.md says, or let "
+            "extractor pretrained be null in params.yaml"
+        ) from None
     except (OSError, SafetensorError) as error:
         raise UserError(
             f"{path}: not readable as safetensors ({error}); mend extractor pretrained"

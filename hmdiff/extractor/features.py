@@ -15,7 +15,7 @@ from torch import Tensor
 import hmdiff
 from hmdiff.datasets.sample import SPLITS
 from hmdiff.errors import UserError
-from hmdiff.files import atomic_file
+from hmdiff.files import atomic_file, require_room
 
 UNITS = "metres; root-relative camera frame: x right, y down, z forward"
 ARRAYS = (
@@ -198,11 +198,15 @@ class FeaturesWriter:
 
     def append(self, block: Mapping[str, np.ndarray | list[str]]) -> None:
         """Write the next rows: all of ``ARRAYS``, ``split``, ``copy`` and ``sample_id``."""
+        size = sum(getattr(values, "nbytes", 0) for values in block.values())
+        # Texts are references, which HDF5 fills with nothing for all rows at once.
+        require_room(Path(self._file.filename).parent, size + 16 * self._count)
         rows = slice(self.written, self.written + len(block["split"]))
         for name, values in block.items():
             if name not in self._file:
                 self._create(name, values)
             self._file[name][rows] = values
+        self._file.flush()
         self.written = rows.stop
 
     def _create(self, name: str, values: np.ndarray | list[str]) -> None:
@@ -220,6 +224,7 @@ def features_writer(path: Path, count: int, attrs: Mapping[str, str]) -> Iterato
         attrs: ``dataset``, ``kind``, ``source`` and whatever else tells where the rows are from.
     """
     with atomic_file(path) as temporary:
+        require_room(temporary.parent)
         with h5py.File(temporary, "w") as file:
             file.attrs.update({**attrs, "units": UNITS, "code_version": hmdiff.__version__})
             writer = FeaturesWriter(file, count)

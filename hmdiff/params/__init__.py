@@ -29,6 +29,7 @@ from hmdiff.params.runs import (
     Compute,
     EvaluationItem,
     EvaluationParams,
+    MemoryParams,
     MethodParams,
     PredictParams,
     ReverseParams,
@@ -43,6 +44,7 @@ class Params(Section):
     seed: Whole
     compute: Compute
     checkpoint: CheckpointParams
+    memory: MemoryParams
     body_models: dict[Literal["smpl", "mano"], BodyModelParams]
     mesh_sampling: dict[Literal["smpl", "mano"], MeshSamplingParams]
     acquire: AcquireParams

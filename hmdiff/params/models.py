@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from hmdiff.params.base import Count, Heads, NotNegative, Positive, Section, Unit, Whole
 
@@ -17,6 +17,16 @@ def _listed(value: Any) -> Any:
     if len(set(map(str, value))) != len(value):
         raise ValueError("names a data set twice")
     return dict.fromkeys(value, 1.0)
+
+
+# What the stage pretrain_extractor depends on, and so where its weights must lie.
+BACKBONES = Path("data/licensed/backbone")
+
+
+def _tracked(path: Path) -> Path:
+    if path.parent != BACKBONES:
+        raise ValueError(f"must lie in {BACKBONES}, where DVC sees a change of it")
+    return path
 
 
 Mixture = Annotated[dict[str, Positive], BeforeValidator(_listed), Field(min_length=1)]
@@ -62,7 +72,7 @@ class AugmentationParams(Section):
 class ExtractorParams(Section):
     datasets: Mixture
     backbone: str
-    pretrained: Path | None
+    pretrained: Annotated[Path, AfterValidator(_tracked)] | None
     image_size: Annotated[int, Field(ge=56, multiple_of=56)]
     channels: tuple[Count, Count, Count]
     half_extent: Positive

@@ -23,6 +23,11 @@ class CheckpointParams(Section):
     folder: Path
 
 
+class MemoryParams(Section):
+    pretrain_extractor: Count
+    train: Count
+
+
 class ReverseParams(Section):
     eta: Unit
     chains: Count
