@@ -14,12 +14,10 @@ import h5py
 import numpy as np
 import pytest
 from ruamel.yaml import YAML
-from test_tables import METRICS, NUMBERS, load, write_speed, write_summary
+from test_tables import EVIL, NUMBERS, load, write_samples, write_speed, write_summary
 
 from hmdiff.costs import address, read_costs, recorded
 from hmdiff.errors import UserError
-from hmdiff.evaluation.bootstrap import mean_interval
-from hmdiff.report.differences import AGREES, BETTER, EQUAL, OPEN, OPPOSES, WORSE, differences
 from hmdiff.report.provenance import provenance
 from hmdiff.report.runs import training_runs
 from hmdiff.report.trainings import read_trainings
@@ -29,18 +27,7 @@ from hmdiff.tables.paper import paper_table
 from hmdiff.tables.render import write_table
 
 ROOT = Path(__file__).parents[1]
-EVIL = "<script>alert(1)</script>"
-COUNT = 6
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
-
-
-def write_samples(folder: Path, evaluation: str, offset: float = 0.0, first: int = 0) -> None:
-    """Six samples whose every metric is 50, 51, ... plus ``offset``."""
-    names = METRICS[load().evaluations[evaluation].dataset]
-    lines = [",".join(["sample_id", *names])]
-    for at in range(COUNT):
-        lines.append(",".join([f"{EVIL}{first + at}"] + [str(50 + at + offset)] * len(names)))
-    (folder / evaluation / "samples.csv").write_text("\n".join(lines))
 
 
 def write_training(parent: Path, name: str, record: dict, *rows: str) -> None:
@@ -152,7 +139,7 @@ def test_the_numbers_are_those_of_the_json(project, monkeypatch):
     page = Page(make(project, monkeypatch)[0])
     means = json.loads((project / "results/metrics.json").read_text())
     for number in NUMBERS:
-        table = build_table(number, Path("runs/evaluate"), Path("runs/speed.json"), None)
+        table = build_table(number, Path("runs/evaluate"), Path("runs/speed.json"), load(), None)
         records = json.loads(write_table(table, project / "out")[-1].read_text())
         digits = {
             (column.dataset, column.metric): column.decimals for column in table.paper.columns
@@ -213,57 +200,6 @@ def test_real_data_are_not_called_rendered(project, monkeypatch):
     text, _ = make(project, monkeypatch)
     assert "rendered" not in text and "stand-ins" not in text.replace('"stand-in"', "")
     assert "von Marcard" in text  # 3DPW asks to be cited
-
-
-@pytest.mark.parametrize(
-    ("offset", "row", "verdict"),
-    [
-        (20.0, "Baseline A", AGREES), (-20.0, "Baseline A", OPPOSES), (0.0, "Baseline A", EQUAL),
-        (20.0, "Linear map from U (control, ours)", WORSE),
-        (-20.0, "Linear map from U (control, ours)", BETTER),
-    ],
-)  # fmt: skip
-def test_a_sure_difference_has_a_verdict(project, offset, row, verdict):
-    evaluations = Path("runs/evaluate")
-    write_samples(evaluations, paper_table(3).measured[row]["3dpw"], offset)
-    found = list(differences(build_table(3, evaluations, None, None), evaluations, load()))
-    (part,) = (p for p in found if (p.row, p.column.metric) == (row, "MPVE"))
-    assert part.verdict == verdict and part.n == COUNT
-    assert part.value == part.low == part.high == offset
-    assert part.paper == (21.6 if row == "Baseline A" else None)
-
-
-def test_a_higher_f_score_is_better(project):
-    evaluations = Path("runs/evaluate")
-    write_samples(evaluations, "freihand_linear", 1.0)
-    found = differences(build_table(2, evaluations, None, None), evaluations, load())
-    verdicts = {part.column.metric: part.verdict for part in found}
-    assert verdicts == {"PA-MPVPE": WORSE, "PA-MPJPE": WORSE, "F@5": BETTER, "F@15": BETTER}
-
-
-def test_the_interval_is_paired(project):
-    evaluations = Path("runs/evaluate")
-    ours = [100.0, 200.0, 300.0, 400.0]
-    theirs = [101.0, 203.0, 299.0, 405.0]  # larger by 2 +- 2, though all differ by hundreds
-    for name, values in (("3dpw_dat", ours), ("3dpw_baseline_a", reversed(theirs))):
-        ids = "abcd" if name == "3dpw_dat" else "dcba"  # pairs are found by id, not by order
-        rows = [f"{i},{v},{v},{v}" for i, v in zip(ids, values, strict=True)]
-        text = "\n".join(["sample_id,MPVE,MPJPE,PA-MPJPE", *rows])
-        (evaluations / name / "samples.csv").write_text(text)
-    table = build_table(3, evaluations, None, None)
-    part = next(differences(table, evaluations, load()))
-    expected = np.sort([1.0, 3.0, -1.0, 5.0])
-    low, high = mean_interval(expected, 20000, 1)
-    assert part.value == 2 and (part.low, part.high) == pytest.approx((low, high), abs=0.6)
-    assert part.verdict == (OPEN if part.low <= 0 else AGREES)
-
-
-def test_rows_with_other_test_images_are_not_compared(project):
-    evaluations = Path("runs/evaluate")
-    write_samples(evaluations, "3dpw_baseline_a", first=1)
-    table = build_table(3, evaluations, None, None)
-    rows = {part.row for part in differences(table, evaluations, load())}
-    assert rows == {"Baseline B", "Linear map from U (control, ours)"}
 
 
 @pytest.mark.parametrize(

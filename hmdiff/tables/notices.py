@@ -34,6 +34,16 @@ def notices(number: int, measured: Mapping[str, Summary], speed: Speed | None) -
     return sentences
 
 
+def verdict_notice(reference: str) -> str:
+    """What the verdicts in CSV, JSON, MLflow and report mean."""
+    return (
+        f'A verdict (CSV, JSON) is on the difference to "{reference}" on the same samples: '
+        "reproduced where its paired 95 % bootstrap interval excludes zero in the paper's "
+        "direction, refuted where it does in the other, else undecided; better or worse of rows "
+        "that the paper lacks."
+    )
+
+
 def _beware(number: int, measured: Mapping[str, Summary]) -> list[str]:
     """How rows of Tables 3 to 5 differ from what their names suggest."""
     if number == 3:

@@ -17,8 +17,8 @@ def table_run(table: Table, files: Sequence[Path], params: Params) -> Run:
     """The runs of ``table``; ``files`` become artifacts of the parent.
 
     Each child has the parameters that its evaluation depends on, its means with the ends of
-    their intervals, the data set that it was tested on, and the tags table, row, method, dataset,
-    source and commit.
+    their intervals, the differences to the table's reference row, the data set that it was tested
+    on, and the tags table, row, method, dataset, source, commit and a verdict a metric.
     """
     name = f"table{table.paper.number}"
     note = " ".join([table.paper.caption, *table.notices])
@@ -38,7 +38,8 @@ def table_run(table: Table, files: Sequence[Path], params: Params) -> Run:
                 "method": table.summaries[evaluation].method if evaluation else row,
                 "dataset": dataset,
                 "source": records[0].source,
-            },
+            }
+            | {f"verdict {record.metric}": record.verdict for record in records if record.verdict},
         )
         for row, dataset, evaluation, records in _rows(table)
     ]
@@ -75,6 +76,10 @@ def _metrics(records: list[Record]) -> dict[str, float]:
         if record.ci_low is not None:
             metrics |= {f"{record.metric} low": record.ci_low}
             metrics |= {f"{record.metric} high": record.ci_high}
+        if record.verdict:
+            metrics[f"{record.metric} difference"] = record.difference
+            metrics[f"{record.metric} difference low"] = record.difference_low
+            metrics[f"{record.metric} difference high"] = record.difference_high
     return metrics
 
 
