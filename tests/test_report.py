@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import html
 import json
 import re
@@ -14,6 +15,7 @@ import h5py
 import numpy as np
 import pytest
 from ruamel.yaml import YAML
+from test_table7 import write_spread
 from test_tables import EVIL, NUMBERS, load, write_samples, write_speed, write_summary
 
 from hmdiff.costs import address, read_costs, recorded
@@ -23,10 +25,14 @@ from hmdiff.report.runs import training_runs
 from hmdiff.report.trainings import read_trainings
 from hmdiff.stages import report as stage
 from hmdiff.tables.build import build_table
-from hmdiff.tables.paper import paper_table
+from hmdiff.tables.paper import layout, paper_table
 from hmdiff.tables.render import write_table
 
 ROOT = Path(__file__).parents[1]
+DOT = base64.b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJg"
+    "gg=="
+)  # a PNG of one pixel
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
 
 
@@ -64,6 +70,14 @@ def project(tmp_path, monkeypatch) -> Path:
     for name in {name for number in NUMBERS for name in paper_table(number).evaluations()}:
         write_summary(evaluations, name)
         write_samples(evaluations, name)
+    for name in layout(7).values():
+        write_spread(evaluations, name)
+    figures = tmp_path / "results/figures"
+    figures.mkdir(parents=True)
+    for name in ("figure2", "figure3"):
+        (figures / f"{name}.png").write_bytes(DOT)
+        facts = {"caption": f"{name}, on rendered stand-ins <b>", "source": "rendered"}
+        (figures / f"{name}.json").write_text(json.dumps(facts))
     write_speed(tmp_path / "runs")
     curve = ("samples,learning_rate,v", "16,0.1,0.9", "32,0.05,0.5")
     trained = tmp_path / "models/train"
@@ -75,7 +89,6 @@ def project(tmp_path, monkeypatch) -> Path:
                    "samples,loss,val_mpjpe", "64,3.5,120")  # fmt: skip
     for kind, name in (("body", "3dpw"), ("body", "human36m"), ("hand", "freihand")):
         write_prepared(tmp_path / "data/prepared", kind, name)
-    (tmp_path / "results").mkdir()
     (tmp_path / "results/sampling_body.json").write_text(
         json.dumps({"mean_mm": 1.5, "p95_mm": 3, "max_mm": 9, "meshes": 8,
                     "levels": [6890, 431], "body_model": "stand-in"})
@@ -92,7 +105,8 @@ def make(project: Path, monkeypatch) -> tuple[str, list]:
         evaluations=Path("runs/evaluate"), speed=Path("runs/speed.json"),
         trained=Path("models/train"), extractors=Path("models/extractor"),
         sampling=Path("results"), prepared=Path("data/prepared"), notice=Path("NOTICE"),
-        metrics=Path("results/metrics.json"), out=Path("results/report.html"), params=load(),
+        figures=Path("results/figures"), metrics=Path("results/metrics.json"),
+        out=Path("results/report.html"), params=load(),
     )  # fmt: skip
     return (project / "results/report.html").read_text(encoding="utf-8"), logged
 
@@ -183,10 +197,11 @@ def test_every_caption_says_that_the_data_are_rendered(project, monkeypatch):
         pass
     text, _ = make(project, monkeypatch)
     sections = re.split(r"<h2 ", text)[1:]
-    assert len(sections) == 11
+    assert len(sections) == 13
     assert all("rendered" in part for part in sections if 'id="licences"' not in part)
     captions = Page(text).captions
-    assert len(captions) == 3  # extractor, body, hand; the search of the control has no curve
+    # Two figures; extractor, body, hand: the search of the control has no curve.
+    assert len(captions) == 5
     assert all("rendered stand-ins" in caption for caption in captions)
 
 
@@ -196,7 +211,9 @@ def test_real_data_are_not_called_rendered(project, monkeypatch):
     for kind, name in (("body", "3dpw"), ("body", "human36m"), ("hand", "freihand")):
         write_prepared(Path("data/prepared"), kind, name, "real")
     speed = Path("runs/speed.json")
-    speed.write_text(speed.read_text().replace("rendered", "real"))
+    for path in (speed, *Path("results/figures").glob("*.json")):
+        path.write_text(path.read_text().replace("rendered stand-ins", "real images"))
+        path.write_text(path.read_text().replace("rendered", "real"))
     text, _ = make(project, monkeypatch)
     assert "rendered" not in text and "stand-ins" not in text.replace('"stand-in"', "")
     assert "von Marcard" in text  # 3DPW asks to be cited
@@ -209,6 +226,8 @@ def test_real_data_are_not_called_rendered(project, monkeypatch):
         ("models/train/image/curve.csv", "dvc repro train@image"),
         ("models/extractor/body/weights.safetensors", "dvc repro pretrain_extractor@body"),
         ("runs/speed.json", "dvc repro speed"),
+        ("runs/evaluate/3dpw_standard/predictions.npz", "dvc repro evaluate@3dpw_standard"),
+        ("results/figures/figure3.png", "dvc repro figure3"),
     ],
 )
 def test_what_is_missing_is_one_line_that_names_the_stage(project, monkeypatch, lost, remedy):
@@ -295,7 +314,7 @@ def test_on_a_phone_the_page_is_no_wider_than_the_screen(project, monkeypatch, t
         capture_output=True, text=True, check=True, timeout=120,
     ).stdout  # fmt: skip
     width, images, drawn = map(int, re.search(r"<title>([\d ]+)</title>", shown)[1].split())
-    assert width == 390 and images == drawn == 3
+    assert width == 390 and images == drawn == 5
     subprocess.run([*chromium, f"--screenshot={picture}", wrapper.as_uri()],
                    capture_output=True, check=True, timeout=120)  # fmt: skip
     assert picture.read_bytes().startswith(b"\x89PNG")

@@ -74,6 +74,7 @@ def write_summary(folder: Path, evaluation: str, source: str = "rendered", **cha
     summary = {
         "evaluation": evaluation, "method": item.method, "dataset": item.dataset, "source": source,
         "n": 96, "steps": 20, "chains": 5, "seed": 0, "means": means, "active_steps": 3.0,
+        "spread_scale": 2.0, "protocol": {"joints": ["Neck", "Head"]},
         "trained": {"experiment": load().experiments[item.experiment].model_dump(mode="json")},
         "reverse": load().reverse.model_dump(mode="json") | {"disrupted_reduction": "mean"},
     }  # fmt: skip

@@ -28,6 +28,7 @@ from hmdiff.params.runs import (
     Compute,
     EvaluationItem,
     EvaluationParams,
+    FiguresParams,
     MethodParams,
     ReverseParams,
     SpeedParams,
@@ -54,6 +55,7 @@ class Params(Section):
     reverse: ReverseParams
     evaluation: EvaluationParams
     speed: SpeedParams
+    figures: FiguresParams
     experiments: dict[str, ExperimentParams]
     finetunes: dict[str, FinetuneParams]
     methods: dict[str, MethodParams]

@@ -43,6 +43,13 @@ class SpeedParams(Section):
     steps: Count
 
 
+class FiguresParams(Section):
+    images: Count
+    process_images: Count
+    process_chains: Annotated[int, Field(ge=2)]
+    process_steps: Count
+
+
 class MethodParams(Section):
     experiment: str
     kind: Literal["body", "hand"]

@@ -9,16 +9,20 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from pandas import DataFrame
+
 from hmdiff.costs import StageCost
 from hmdiff.files import read_json
 from hmdiff.params import Params
 from hmdiff.report.curves import Picture, pictures
+from hmdiff.report.plates import Plate, read_plate
 from hmdiff.report.provenance import Provenance, credits_of, origin
 from hmdiff.report.trainings import Training
 from hmdiff.resources import GIGABYTE
 from hmdiff.tables.build import Record, Table, build_table
 from hmdiff.tables.paper import Column, dataset_title
 from hmdiff.tables.render import table_frame
+from hmdiff.tables.uncertainty import Uncertainty, build_uncertainty, frame
 
 NUMBERS = range(1, 7)
 
@@ -75,6 +79,7 @@ class Contents:
     """The page, before it becomes HTML.
 
     Attributes:
+        uncertainty, figures: Table 7, and Figures 2 and 3.
         samplings: kind -> errors of the mesh sampling, as its stage wrote them.
         machines: what the costs were measured on.
         credits: authors of photographs inside rendered pictures.
@@ -83,6 +88,8 @@ class Contents:
     params: Params
     commit: str | None
     sections: list[Section]
+    uncertainty: Uncertainty
+    figures: list[Plate]
     pictures: list[Picture]
     trainings: Sequence[Training]
     samplings: dict[str, dict[str, Any]]
@@ -91,6 +98,11 @@ class Contents:
     data: Sequence[Provenance]
     credits: list[str]
     notice: str
+
+    @property
+    def uncertain(self) -> DataFrame:
+        """Table 7 as text, the means over the joints."""
+        return frame(self.uncertainty, joints=False)
 
     @property
     def rendered(self) -> list[str]:
@@ -125,6 +137,7 @@ def gather(
     evaluations: Path,
     speed: Path,
     sampling: Path,
+    figures: Path,
     notice: Path,
     trainings: Sequence[Training],
     data: Sequence[Provenance],
@@ -141,6 +154,8 @@ def gather(
         params=params,
         commit=commit,
         sections=[_section(number, evaluations, speed, params, commit) for number in NUMBERS],
+        uncertainty=build_uncertainty(evaluations, params, commit),
+        figures=[read_plate(figures, name) for name in ("figure2", "figure3")],
         pictures=list(pictures(trainings)),
         trainings=trainings,
         samplings={

@@ -38,6 +38,12 @@ class Reverse(BaseModel):
     disrupted_reduction: Literal["sum", "mean"]
 
 
+class Scored(BaseModel):
+    """What Table 7 says of the protocol."""
+
+    joints: list[str]
+
+
 class Summary(BaseModel):
     """The fields of an evaluation's summary.json that the tables use."""
 
@@ -51,8 +57,10 @@ class Summary(BaseModel):
     seed: int
     means: dict[str, Mean]
     active_steps: float  # with DAT, the mean over images and chains
+    spread_scale: float | None  # fitted on validation images; None: nothing was run there
     trained: Trained
     reverse: Reverse
+    protocol: Scored
 
 
 class Timing(BaseModel):

@@ -19,11 +19,7 @@ def notices(number: int, measured: Mapping[str, Summary], speed: Speed | None) -
     """
     summaries = measured.values()
     sentences = [f"Columns headed paper are quoted ({citation()})."]
-    parts = [*summaries, *([speed] if speed else [])]
-    if rendered := _titles(parts, "rendered"):
-        sentences.append(f"The others are {STAND_IN} ({rendered}).")
-    if real := _titles(parts, "real"):
-        sentences.append(f"Measured on real images: {real}.")
+    sentences += origin_notices([*summaries, *([speed] if speed else [])])
     sentences.append("Errors are in millimetres.")
     sentences.append("± is half of the 95 % bootstrap interval over the test samples.")
     if any(summary.dataset in SEQUENCES for summary in summaries):
@@ -31,6 +27,16 @@ def notices(number: int, measured: Mapping[str, Summary], speed: Speed | None) -
     sentences += _beware(number, measured)
     if speed is not None:
         sentences += _speed_notices(measured["human36m_dat"], speed)
+    return sentences
+
+
+def origin_notices(parts: Collection[Summary | Speed]) -> list[str]:
+    """What was measured on stand-ins, and what on real images."""
+    sentences = []
+    if rendered := _titles(parts, "rendered"):
+        sentences.append(f"Our numbers are {STAND_IN} ({rendered}).")
+    if real := _titles(parts, "real"):
+        sentences.append(f"Measured on real images: {real}.")
     return sentences
 
 
