@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 LIGHT = Light(np.array([0.36, -0.48, -0.8]), np.ones(3), 0.5)
 DPI = 150
+LINE = 150  # characters of a caption
 PLAIN = (0.65, 0.74, 0.86)  # of a mesh whose colour says nothing
 
 
@@ -47,6 +49,11 @@ def side_view(vertices: NDArray, root: NDArray) -> NDArray:
     """
     x, y, z = vertices.T
     return np.stack([z, y, -x], axis=1) + root
+
+
+def folded(caption: str) -> str:
+    """``caption`` in lines that fit below a figure."""
+    return textwrap.fill(caption, LINE)
 
 
 def save_png(figure: Figure, path: Path) -> None:

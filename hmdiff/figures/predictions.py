@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from hmdiff.evaluation.inputs import Inputs
 from hmdiff.evaluation.metrics import MILLIMETRES
-from hmdiff.figures.drawing import PLAIN, draw_mesh, side_view
+from hmdiff.figures.drawing import PLAIN, draw_mesh, folded, side_view
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -129,7 +129,7 @@ def draw_predictions(shown: list[Shown], faces: NDArray, caption: str) -> Figure
         bar = figure.colorbar(mapping, ax=panels[:, TITLES.index(name)], location="bottom")
         bar.set_label(f"{name} (mm)", fontsize=8)
         bar.ax.tick_params(labelsize=7)
-    figure.supxlabel(caption, fontsize=7)
+    figure.supxlabel(folded(caption), fontsize=7)
     return figure
 
 

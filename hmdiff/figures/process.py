@@ -18,6 +18,7 @@ from torch import Tensor
 from hmdiff.diffusion.alignment import Alignment
 from hmdiff.evaluation.metrics import MILLIMETRES
 from hmdiff.extractor.features import Features
+from hmdiff.figures.drawing import folded
 from hmdiff.inference import Predictor
 from hmdiff.params.runs import ReverseParams
 
@@ -30,6 +31,7 @@ PROCESSES = {
     "DAT": {"guidance": "dat"},
 }
 STYLES = {"Standard": "C0", "Disrupted": "C1", "DAT": "C2"}
+SYMBOLS = {"h_k": "$h_k$", "h0_hat": r"$\hat{h}_0$"}
 PERPLEXITY = 30  # sklearn's own; fewer points take a third of their number
 ITERATIONS = 500
 
@@ -43,7 +45,7 @@ class Trajectory:
         meshes: (S + 1, n, N, Vc, 3) h_k, the last h_0; root-relative metres.
         estimates: (S + 1, n, N, Vc, 3) h^_0 at each of them; at 0 it is h_0.
         ratio: (S + 1, n, N) R_k; NaN where none was measured.
-        active: (S + 1, n, N) whether the step was pulled towards U.
+        active: (S + 1, n, N) 1 where the step was pulled towards U, else 0; NaN of h_0.
     """
 
     k: NDArray
@@ -68,7 +70,7 @@ def _trajectory(predictor: Predictor, rows: Features, **how) -> Trajectory:
 
     def record(_: int, k: int, h_k: Tensor, h0_hat: Tensor, alignment: Alignment | None) -> None:
         shape = h_k.shape[:2]
-        ratio, active = torch.full(shape, torch.nan), torch.zeros(shape, dtype=torch.bool)
+        ratio, active = torch.full(shape, torch.nan), torch.zeros(shape)
         if alignment is not None:
             active = alignment.active
             # Once every chain is off, R_k is no longer measured.
@@ -78,10 +80,9 @@ def _trajectory(predictor: Predictor, rows: Features, **how) -> Trajectory:
 
     prediction = predictor.predict(rows, batch=len(rows), keep_chains=True, callback=record, **how)
     chains = prediction.chains.numpy()
-    nothing = np.zeros(chains.shape[:2])
-    visited.append((0, chains, chains, nothing + np.nan, nothing))
-    k, meshes, estimates, ratio, active = (np.stack(part) for part in zip(*visited, strict=True))
-    return Trajectory(k, meshes, estimates, ratio, active.astype(bool))
+    nothing = np.full(chains.shape[:2], np.nan)
+    visited.append((0, chains, chains, nothing, nothing))
+    return Trajectory(*(np.stack(part) for part in zip(*visited, strict=True)))
 
 
 def curves(trajectories: dict[str, Trajectory], truth: NDArray) -> pd.DataFrame:
@@ -149,25 +150,31 @@ def draw_process(curve: pd.DataFrame, points: pd.DataFrame, caption: str) -> Fig
             mine["x"], mine["y"], c=mine["step"], s=8, cmap="viridis", vmin=0, vmax=last, zorder=2
         )
         panel.plot(*truth, "r*", ms=10, zorder=3)
-        panel.set_title(f"{name}: t-SNE of h_k", fontsize=9)
+        panel.set_title(f"{name}: t-SNE of $h_k$", fontsize=9)
         panel.set_xticks([])
         panel.set_yticks([])
     bar = figure.colorbar(colours, ax=grid[0], label="steps done")
     bar.ax.tick_params(labelsize=7)
     for name, lines in curve.groupby("process", sort=False):
-        for label, style in (("h_k", ":"), ("h0_hat", "-")):
+        for label, style in zip(SYMBOLS, (":", "-"), strict=True):
             for panel, what in zip(grid[1], ("distance", "spread"), strict=False):
                 panel.plot(
                     lines["step"], lines[f"{what} {label}"], style, color=STYLES[name],
-                    label=f"{name}, {'h^_0' if label == 'h0_hat' else 'h_k'}",
+                    label=f"{name}, {SYMBOLS[label]}",
                 )  # fmt: skip
         if lines["ratio"].notna().any():
-            grid[1, 2].plot(lines["step"], lines["ratio"], color=STYLES[name], label=f"{name}, R_k")
+            grid[1, 2].plot(
+                lines["step"], lines["ratio"], color=STYLES[name], label=f"{name}, $R_k$"
+            )
             grid[1, 2].plot(
                 lines["step"], lines["active"], "--", color=STYLES[name],
                 label=f"{name}, active: {lines['active'].sum():.1f} of {last} steps",
             )  # fmt: skip
-    titles = ("mean distance to the target (mm)", "spread of the chains (mm)", "R_k and activation")
+    titles = (
+        "mean distance to the target (mm)",
+        "spread of the chains (mm)",
+        "$R_k$ and activation",
+    )
     for panel, title in zip(grid[1], titles, strict=True):
         panel.set_title(title, fontsize=9)
         panel.set_xlabel("steps done", fontsize=8)
@@ -175,5 +182,5 @@ def draw_process(curve: pd.DataFrame, points: pd.DataFrame, caption: str) -> Fig
         panel.legend(fontsize=6)
     for panel in grid[1, :2]:
         panel.set_yscale("log")
-    figure.supxlabel(caption, fontsize=7)
+    figure.supxlabel(folded(caption), fontsize=7)
     return figure

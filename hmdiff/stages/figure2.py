@@ -49,11 +49,5 @@ def run(
         "distance of the mean from the truth. Images are evenly spaced over the test set, none "
         "was chosen."
     )
-    figure = draw_predictions(shown, faces, _lines(caption))
+    figure = draw_predictions(shown, faces, caption)
     write_figure("figure2", out, figure, numbers(shown), caption, source, params)
-
-
-def _lines(caption: str) -> str:
-    """The caption in two lines for the picture."""
-    middle = caption.index(" ", len(caption) // 2)
-    return caption[:middle] + "\n" + caption[middle + 1 :]
