@@ -75,7 +75,10 @@ def write_summary(folder: Path, evaluation: str, source: str = "rendered", **cha
         "evaluation": evaluation, "method": item.method, "dataset": item.dataset, "source": source,
         "n": 96, "steps": 20, "chains": 5, "seed": 0, "means": means, "active_steps": 3.0,
         "spread_scale": 2.0, "protocol": {"joints": ["Neck", "Head"]},
-        "trained": {"experiment": load().experiments[item.experiment].model_dump(mode="json")},
+        "trained": {
+            "experiment": load().experiments[item.experiment].model_dump(mode="json"),
+            "parameters": 196_675,
+        },
         "reverse": load().reverse.model_dump(mode="json") | {"disrupted_reduction": "mean"},
     }  # fmt: skip
     path = folder / evaluation / "summary.json"
@@ -243,16 +246,18 @@ def test_a_commit_is_marked_dirty_only_when_code_or_parameters_changed(tmp_path)
     assert current_commit(tmp_path) == f"{clean}-dirty"
 
 
-def test_table_6_quotes_fastmetros_error_and_measures_both_speeds(measured):
+def test_table_6_measures_errors_and_speeds_of_both(measured):
     table = build(measured, 6)
     cells = {(row, column.metric): record for (row, column), record in table.records.items()}
     error = cells["FastMETRO [6]", "MPJPE"]
-    assert error.quoted and error.paper == 52.2 and error.measured is None
+    assert not error.quoted and error.paper == 52.2 and error.measured == 50.25
     assert cells["FastMETRO [6]", "FPS"].measured == 12.34
     assert (cells["Ours", "FPS"].paper, cells["Ours", "FPS"].measured) == (18, 2.02)
     assert cells["Ours, the paper's N and steps", "FPS"].measured == 0.51
     text = " ".join(table.notices)
-    assert "untrained" in text and "RTX 3090" in text
+    assert "random weights" in text and "RTX 3090" in text
+    size = load().experiments["fastmetro"].fastmetro
+    assert f"widths {size.widths[0]} and {size.widths[1]}" in text and "0.20 million" in text
     assert "error with 5 chains of 20 steps, FPS with 5 chains of 10 steps" in text
     assert "The paper's N and steps: 25 chains of 40 steps, FPS only." in text
     assert ("Ours, the paper's N and steps", "MPJPE") not in cells
@@ -406,7 +411,7 @@ def test_missing_timings_are_one_line_that_names_the_stage(measured):
 def test_every_measured_row_is_a_run_with_params_metrics_and_tags(measured):
     params = load()
     run = table_run(build(measured, 1), [], params)
-    assert len(run.children) == 4
+    assert len(run.children) == 6
     child = next(child for child in run.children if child.name == "Ours, 3DPW (rendered)")
     assert child.metrics["MPVE"] == 50.25 and child.metrics["MPVE low"] == 48
     assert child.params["reverse.gamma"] == params.reverse.gamma

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from hmdiff.errors import UserError
 from hmdiff.files import read_json
+from hmdiff.params.models import FastMETROParams
 
 
 class Mean(BaseModel):
@@ -22,14 +23,16 @@ class Mean(BaseModel):
 class Experiment(BaseModel):
     """What was trained, of model.json."""
 
-    model: Literal["diffusion", "direct", "linear"]
+    model: Literal["diffusion", "direct", "linear", "fastmetro"]
     depth: int
+    fastmetro: FastMETROParams | None = None
 
 
 class Trained(BaseModel):
     """The record of the training, of model.json."""
 
     experiment: Experiment
+    parameters: int | None  # of the network; None: the linear control has none
 
 
 class Reverse(BaseModel):
