@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -13,7 +14,7 @@ from PIL import Image
 from toy_hand import PARAMS, stage_inputs, write_toy_hand
 from toys import make_body, make_features, make_sampling, make_trained, reverse_params
 
-from hmdiff.figures import record
+from hmdiff.figures import predictions, record
 from hmdiff.figures.drawing import PLAIN, draw_mesh, side_view
 from hmdiff.figures.predictions import Shown, numbers
 from hmdiff.figures.process import PROCESSES, curves, embedding, trace
@@ -106,6 +107,14 @@ def test_the_numbers_say_how_spread_and_error_go_together():
 @pytest.fixture(scope="module")
 def toy(tmp_path_factory) -> Path:
     return write_toy_hand(tmp_path_factory.mktemp("toy_hand"))
+
+
+def test_a_real_image_is_not_passed_on():
+    pixels = np.zeros((8, 8, 3), np.uint8)
+    prepared = SimpleNamespace(image=lambda index: pixels)
+    for source, shown in (("rendered", 0), ("real", 255)):
+        inputs = SimpleNamespace(prepared=prepared, source=source)
+        assert (predictions._shareable(inputs, 0) == shown).all()
 
 
 @pytest.mark.parametrize("stage", [figure2, figure3])

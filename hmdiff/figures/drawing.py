@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 LIGHT = Light(np.array([0.36, -0.48, -0.8]), np.ones(3), 0.5)
-DPI = 150
+DPI = 110
 LINE = 150  # characters of a caption
 PLAIN = (0.65, 0.74, 0.86)  # of a mesh whose colour says nothing
 

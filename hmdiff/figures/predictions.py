@@ -26,7 +26,8 @@ class Shown:
     """One image with what was predicted; lengths in metres, camera frame.
 
     Attributes:
-        image: (S, S, 3) uint8 crop. camera: (3, 3), its pixels.
+        image: (S, S, 3) uint8 crop; white of real images, which nobody may pass on with the
+            figure. camera: (3, 3), its pixels.
         root: (3,) where the true root joint is; the prediction, which has no place, is put there.
         mesh, truth: (V, 3) root-relative.
         spread, error: (V,) millimetres: the chains' root mean square distance from their mean,
@@ -61,7 +62,7 @@ def predict_shown(inputs: Inputs, **how: Any) -> list[Shown]:
         shown.append(
             Shown(
                 sample_id=rows.sample_id[at],
-                image=file.image(int(index)),
+                image=_shareable(inputs, int(index)),
                 camera=cameras[at],
                 root=roots[at],
                 mesh=mesh,
@@ -71,6 +72,11 @@ def predict_shown(inputs: Inputs, **how: Any) -> list[Shown]:
             )
         )
     return shown
+
+
+def _shareable(inputs: Inputs, index: int) -> NDArray:
+    image = inputs.prepared.image(index)
+    return image if inputs.source == "rendered" else np.full_like(image, 255)
 
 
 def numbers(shown: list[Shown]) -> pd.DataFrame:

@@ -49,5 +49,7 @@ def run(
         "distance of the mean from the truth. Images are evenly spaced over the test set, none "
         "was chosen."
     )
+    if source == "real":
+        caption += " Real images are left out: their licences forbid to pass them on."
     figure = draw_predictions(shown, faces, caption)
     write_figure("figure2", out, figure, numbers(shown), caption, source, params)
