@@ -88,8 +88,8 @@ def _fastmetro(summary: Summary) -> str:
     size = trained.experiment.fastmetro
     widths = " and ".join(map(str, size.widths))
     return (
-        f"FastMETRO, measured: its two transformers, here of widths {widths} with {size.heads} "
-        f"heads and {size.layers} layers each, {trained.parameters / 1e6:.2f} million parameters "
+        f"FastMETRO, measured: its two transformers, here of widths {widths} (heads: "
+        f"{size.heads}, layers: {size.layers}), {trained.parameters / 1e6:.2f} million parameters "
         "(published: 512 and 128, 8 heads, 1 to 3 layers, 9.3 to 24.9 million), trained on the "
         "same frozen f_I, samples and mesh losses as Ours."
     )
