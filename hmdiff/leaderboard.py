@@ -32,7 +32,7 @@ def leaderboard(experiment: str, sort: str | None, limit: int) -> pd.DataFrame:
     """
     runs = _search(experiment, limit)
     names = [name.removeprefix("metrics.") for name in runs if name.startswith("metrics.")]
-    ends = (" low", " high")  # of intervals
+    ends = (" low", " high", " difference")  # of intervals; to another row
     metrics = [name for name in _ordered(names) if not name.endswith(ends) and name not in SETTINGS]
     if sort is None:
         sort = metrics[0]

@@ -40,7 +40,7 @@ def test_every_command_that_is_shown_exists_with_its_options_and_targets(command
         "hmdiff data fetsh 3dpw",
         "hmdiff data fetch 3dpw --accept",
         "dvc repo",
-        "dvc repro table7",
+        "dvc repro table8",
         "dvc repro train@imagenet",
         "dvc exp run -S reverse.gama=1 table5",
         "snakemake --cors 8",

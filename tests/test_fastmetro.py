@@ -2,16 +2,37 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 from scipy import sparse
-from toys import make_sampling
+from toys import (
+    denoiser_params,
+    diffusion_params,
+    experiment_params,
+    make_body,
+    make_features,
+    make_sampling,
+    reverse_params,
+    rng,
+    training_params,
+)
 
-from hmdiff.fastmetro import JOINTS, FastMETRO, query_mask, sine_positions
+from hmdiff.diffusion.denoiser import adjacency_mask
+from hmdiff.diffusion.fastmetro import query_mask, sine_positions
+from hmdiff.diffusion.model import build_model
+from hmdiff.diffusion.upsample import Upsampler
+from hmdiff.fastmetro import JOINTS, FastMETRO
+from hmdiff.inference import Predictor
+from hmdiff.params.models import FastMETROParams
 from hmdiff.stages.speed import timing_record
+from hmdiff.training.folder import Recipe, TrainedModel, load_model, save_model
+from hmdiff.training.linear import fit_ridge
+from hmdiff.training.loop import train
 
 FINE, MIDDLE, COARSE = 30, 20, 12
 
@@ -70,7 +91,7 @@ def test_the_place_of_an_image_token_matters(network):
 
 def test_a_vertex_attends_to_neighbours_and_joints_only():
     faces = np.array([[0, 1, 2], [2, 1, 3]])
-    mask = query_mask(faces, 4)
+    mask = query_mask(adjacency_mask(torch.as_tensor(faces), 4), JOINTS)
     assert mask[:JOINTS].all() and mask[:, :JOINTS].all()
     wanted = [[1, 1, 1, 0], [1, 1, 1, 1], [1, 1, 1, 1], [0, 1, 1, 1]]
     assert torch.equal(mask[JOINTS:, JOINTS:], torch.tensor(wanted, dtype=torch.bool))
@@ -78,13 +99,13 @@ def test_a_vertex_attends_to_neighbours_and_joints_only():
 
 def test_the_mask_keeps_other_vertices_out_of_self_attention(network):
     """A changed vertex reaches its neighbours and no one else, unless the mask is lifted."""
-    layer = network.transformers[1].decoder[0].self_attention
-    queries = torch.randn(1, len(network.mask), 128)
+    layer = network.head.transformers[1].decoder[0].self_attention
+    queries = torch.randn(1, len(network.head.mask), 128)
     changed = queries.clone()
     changed[:, JOINTS] += 1
     for mask, reached in (
-        (network.mask, network.mask[:, JOINTS]),
-        (torch.ones_like(network.mask), torch.ones(len(network.mask), dtype=torch.bool)),
+        (network.head.mask, network.head.mask[:, JOINTS]),
+        (torch.ones_like(network.head.mask), torch.ones(len(network.head.mask), dtype=torch.bool)),
     ):
         difference = layer(queries, changed, changed, mask) - layer(queries, queries, queries, mask)
         assert torch.equal(difference[0].abs().amax(1) > 1e-5, reached)
@@ -94,6 +115,64 @@ def test_positions_tell_all_places_apart_and_leave_the_camera_token():
     positions = sine_positions(128)
     assert positions.shape == (50, 128) and not positions[0].any()
     assert torch.cdist(positions[1:], positions[1:]).add(10 * torch.eye(49)).min() > 0.1
+
+
+SIZE = FastMETROParams(widths=(16, 8), heads=2, layers=1)
+
+
+def head_in_place_of_g(features):
+    what = experiment_params(model="fastmetro", condition="image", depth=0, fastmetro=SIZE)
+    faces = torch.as_tensor(make_sampling().coarse_faces).long()
+    return build_model(
+        rng(), what, diffusion_params(steps=50), denoiser_params(), features.coarse.mean(0), 4,
+        adjacency_mask(faces, 12),
+    )  # fmt: skip
+
+
+def test_on_stored_features_the_head_is_trained_by_the_loop_of_every_row(tmp_path):
+    """It learns, goes through a model folder, and predicts without chance from f_I alone."""
+    features, sampling = make_features(), make_sampling()
+    regressor = torch.as_tensor(sampling.coarse_regressor(make_body().regressor.numpy()))
+    network, curve = train(
+        head_in_place_of_g(features), features, regressor,
+        torch.as_tensor(sampling.coarse_faces).long(),
+        training_params(samples=2000, learning_rate=3e-3),
+        seed=0, device=torch.device("cpu"), precision="fp32",
+    )  # fmt: skip
+    assert curve[-1]["v"] < 0.9 * curve[0]["v"] and curve[-1]["diff"] == 0
+    what = experiment_params(model="fastmetro", condition="image", depth=0, fastmetro=SIZE)
+    recipe = Recipe(what, diffusion_params(steps=50), denoiser_params(), 4, (12, 42))
+    pairs = [(features.joints, features.coarse)]
+    lift, _ = fit_ridge(pairs, pairs, [1e-6])
+    model = TrainedModel(recipe, network, lift, Upsampler.from_sampling(sampling.ups))
+    save_model(model, tmp_path)
+    found = [
+        Predictor(each, make_body(), sampling).predict(
+            features, steps=3, reverse=reverse_params(), seed=seed
+        )
+        for seed, each in ((0, model.eval()), (1, load_model(tmp_path)))
+    ]
+    assert torch.equal(found[0].coarse, found[1].coarse)
+    blind = replace(features, draws=torch.randn_like(features.draws))
+    how = {"steps": 3, "reverse": reverse_params()}
+    assert torch.equal(
+        Predictor(model, make_body(), sampling).predict(blind, **how).coarse, found[0].coarse
+    )
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"fastmetro": None},
+        {"model": "direct", "depth": 1},
+        {"condition": "pose"},
+        {"fastmetro": {"widths": [16, 6], "heads": 2, "layers": 1}},
+    ],
+)
+def test_a_size_that_does_not_fit_is_refused(changes):
+    what = {"model": "fastmetro", "condition": "image", "depth": 0, "fastmetro": SIZE}
+    with pytest.raises(ValidationError, match=r"fastmetro|condition|widths"):
+        experiment_params(**(what | changes))
 
 
 def test_a_timing_is_the_median_with_its_extremes():

@@ -10,10 +10,12 @@ from dataclasses import fields
 from functools import cache
 from pathlib import Path
 
+import numpy as np
 import pytest
 from ruamel.yaml import YAML
 
 from hmdiff.errors import UserError
+from hmdiff.evaluation.bootstrap import mean_interval
 from hmdiff.machine import current_commit
 from hmdiff.params import Params, load_params
 from hmdiff.stages import table as stage
@@ -49,6 +51,8 @@ LAST = {
     5: (82.4, 72.7, 44.5),
     6: (49.3, 18),
 }
+EVIL = "<script>alert(1)</script>"
+COUNT = 6
 # The sum of all numbers of a table and how many there are: a slip in any cell shows.
 SUMS = {
     1: (2577.8, 41), 2: (124.235, 31), 3: (690.1, 9),
@@ -70,13 +74,32 @@ def write_summary(folder: Path, evaluation: str, source: str = "rendered", **cha
     summary = {
         "evaluation": evaluation, "method": item.method, "dataset": item.dataset, "source": source,
         "n": 96, "steps": 20, "chains": 5, "seed": 0, "means": means, "active_steps": 3.0,
-        "trained": {"experiment": load().experiments[item.experiment].model_dump(mode="json")},
+        "spread_scale": 2.0, "protocol": {"joints": ["Neck", "Head"]},
+        "trained": {
+            "experiment": load().experiments[item.experiment].model_dump(mode="json"),
+            "parameters": 196_675,
+        },
         "reverse": load().reverse.model_dump(mode="json") | {"disrupted_reduction": "mean"},
     }  # fmt: skip
     path = folder / evaluation / "summary.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(summary | changes))
     return path
+
+
+def write_samples(
+    folder: Path, evaluation: str, offset: float = 0.0, first: int = 0, seed: int | None = None
+) -> None:
+    """Six samples whose every metric is 50, 51, ... plus ``offset``; ``seed`` adds rows to them."""
+    names = METRICS[load().evaluations[evaluation].dataset]
+    lines = [",".join(["sample_id", *names, *(["seed"] if seed is not None else [])])]
+    for at in range(COUNT):
+        values = [str(50 + at + offset)] * len(names) + ([str(seed)] if seed is not None else [])
+        lines.append(",".join([f"{EVIL}{first + at}", *values]))
+    path = folder / evaluation / "samples.csv"
+    if seed:
+        lines = [path.read_text(), *lines[1:]]
+    path.write_text("\n".join(lines))
 
 
 def write_speed(folder: Path) -> Path:
@@ -102,12 +125,13 @@ def measured(tmp_path):
     for number in NUMBERS:
         for evaluation in paper_table(number).evaluations():
             write_summary(tmp_path / "evaluate", evaluation)
+            write_samples(tmp_path / "evaluate", evaluation)
     write_speed(tmp_path)
     return tmp_path
 
 
 def build(measured, number: int):
-    return build_table(number, measured / "evaluate", measured / "speed.json", "abc1234")
+    return build_table(number, measured / "evaluate", measured / "speed.json", load(), "abc1234")
 
 
 @pytest.mark.parametrize("number", NUMBERS)
@@ -134,20 +158,24 @@ def test_the_csv_is_laid_out_like_the_paper(measured, number):
     table = build(measured, number)
     header, *rows = csv.reader(io.StringIO(to_csv(table)))
     assert [row[0] for row in rows][: len(ROWS[number])] == ROWS[number]
-    assert len(header) == 1 + 2 * len(table.paper.columns)
-    assert all(name.endswith("(paper)") for name in header[1::2])
-    assert all(name.endswith(("(rendered)", "FPS (measured)")) for name in header[2::2])
+    printed = [at for at, name in enumerate(header) if name.endswith("(paper)")]
+    assert len(printed) == len(table.paper.columns) and printed[0] == 1
+    assert all(header[at + 1].endswith(("(rendered)", "FPS (measured)")) for at in printed)
+    rest = set(range(1, len(header))) - {at + more for at in printed for more in (0, 1)}
+    assert all(header[at] == header[at - 1].replace("rendered", "verdict") for at in rest)
     for row in rows[: len(ROWS[number])]:
-        quoted = [None if cell == "-" else float(cell) for cell in row[1::2]]
+        quoted = [None if row[at] == "-" else float(row[at]) for at in printed]
         assert tuple(quoted) == table.paper.rows[row[0]]
 
 
 @pytest.mark.parametrize("number", range(1, 6))
 def test_a_linear_control_follows_the_papers_rows(measured, number):
-    last = list(csv.reader(io.StringIO(to_csv(build(measured, number)))))[-1]
-    assert last[0] == "Linear map from U (control, ours)"
-    assert set(last[1::2]) == {"-"}
-    assert last[2::2].count("-") == (number == 4)  # it needs no reverse steps
+    head, *_, last = csv.reader(io.StringIO(to_csv(build(measured, number))))
+    cells = dict(zip(head, last, strict=True))
+    assert cells["Method"] == "Linear map from U (control, ours)"
+    assert {cell for name, cell in cells.items() if name.endswith("(paper)")} == {"-"}
+    lacking = [name for name, cell in cells.items() if "rendered" in name and cell == "-"]
+    assert len(lacking) == (number == 4)  # it needs no reverse steps
 
 
 @pytest.mark.parametrize("number", NUMBERS)
@@ -218,19 +246,90 @@ def test_a_commit_is_marked_dirty_only_when_code_or_parameters_changed(tmp_path)
     assert current_commit(tmp_path) == f"{clean}-dirty"
 
 
-def test_table_6_quotes_fastmetros_error_and_measures_both_speeds(measured):
+def test_table_6_measures_errors_and_speeds_of_both(measured):
     table = build(measured, 6)
     cells = {(row, column.metric): record for (row, column), record in table.records.items()}
     error = cells["FastMETRO [6]", "MPJPE"]
-    assert error.quoted and error.paper == 52.2 and error.measured is None
+    assert not error.quoted and error.paper == 52.2 and error.measured == 50.25
     assert cells["FastMETRO [6]", "FPS"].measured == 12.34
     assert (cells["Ours", "FPS"].paper, cells["Ours", "FPS"].measured) == (18, 2.02)
     assert cells["Ours, the paper's N and steps", "FPS"].measured == 0.51
     text = " ".join(table.notices)
-    assert "untrained" in text and "RTX 3090" in text
+    assert "random weights" in text and "RTX 3090" in text
+    size = load().experiments["fastmetro"].fastmetro
+    assert f"widths {size.widths[0]} and {size.widths[1]}" in text and "0.20 million" in text
     assert "error with 5 chains of 20 steps, FPS with 5 chains of 10 steps" in text
     assert "The paper's N and steps: 25 chains of 40 steps, FPS only." in text
     assert ("Ours, the paper's N and steps", "MPJPE") not in cells
+
+
+@pytest.mark.parametrize(
+    ("offset", "row", "verdict"),
+    [
+        (20.0, "Baseline A", "reproduced"), (-20.0, "Baseline A", "refuted"),
+        (0.0, "Baseline A", "undecided"),
+        (20.0, "Linear map from U (control, ours)", "worse"),
+        (-20.0, "Linear map from U (control, ours)", "better"),
+    ],
+)  # fmt: skip
+def test_a_sure_difference_has_a_verdict(measured, offset, row, verdict):
+    evaluations = measured / "evaluate"
+    write_samples(evaluations, paper_table(3).measured[row]["3dpw"], offset)
+    table = build(measured, 3)
+    (part,) = (r for _, r in table.compared if (r.row, r.metric) == (row, "MPVE"))
+    assert part.verdict == verdict and part.reference == "Ours"
+    assert part.difference == part.difference_low == part.difference_high == offset
+    assert part.difference_paper == (21.6 if row == "Baseline A" else None)
+    cells = next(line for line in csv.DictReader(io.StringIO(to_csv(table)))
+                 if line["Method"] == row)  # fmt: skip
+    assert cells["MPVE (verdict)"] == verdict
+    assert f'on the difference to "{part.reference}"' in to_latex(table)
+
+
+def test_a_higher_f_score_is_better(measured):
+    evaluations = measured / "evaluate"
+    write_samples(evaluations, "freihand_linear", 1.0)
+    verdicts = {record.metric: record.verdict for _, record in build(measured, 2).compared}
+    assert verdicts == {
+        "PA-MPVPE": "worse", "PA-MPJPE": "worse", "F@5": "better", "F@15": "better",
+    }  # fmt: skip
+
+
+def test_the_interval_is_paired(measured):
+    evaluations = measured / "evaluate"
+    ours = [100.0, 200.0, 300.0, 400.0]
+    theirs = [101.0, 203.0, 299.0, 405.0]  # larger by 2 +- 2, though all differ by hundreds
+    for name, values in (("3dpw_dat", ours), ("3dpw_baseline_a", reversed(theirs))):
+        ids = "abcd" if name == "3dpw_dat" else "dcba"  # pairs are found by id, not by order
+        rows = [f"{i},{v},{v},{v}" for i, v in zip(ids, values, strict=True)]
+        text = "\n".join(["sample_id,MPVE,MPJPE,PA-MPJPE", *rows])
+        (evaluations / name / "samples.csv").write_text(text)
+    _, part = build(measured, 3).compared[0]
+    expected = np.sort([1.0, 3.0, -1.0, 5.0])
+    low, high = mean_interval(expected, 20000, 1)
+    assert part.difference == 2
+    assert (part.difference_low, part.difference_high) == pytest.approx((low, high), abs=0.6)
+    assert part.verdict == ("undecided" if part.difference_low <= 0 else "reproduced")
+
+
+def test_rows_with_other_test_images_are_not_compared(measured):
+    evaluations = measured / "evaluate"
+    write_samples(evaluations, "3dpw_baseline_a", first=1)
+    rows = {record.row for _, record in build(measured, 3).compared}
+    assert rows == {"Baseline B", "Linear map from U (control, ours)"}
+
+
+def test_seeds_that_disagree_make_a_difference_undecided(measured):
+    evaluations = measured / "evaluate"
+    for seed, offset in enumerate((30.0, 30.0, -20.0)):
+        write_samples(evaluations, "3dpw_dat", seed=seed)
+        write_samples(evaluations, "3dpw_baseline_a", offset, seed=seed)
+    compared = {record.row: record for _, record in build(measured, 3).compared}
+    part = compared["Baseline A"]
+    assert part.difference == pytest.approx(40 / 3)
+    assert part.difference_low < 0 < part.difference_high and part.verdict == "undecided"
+    # What has no seeds of its own is compared with each of the reference's.
+    assert compared["Linear map from U (control, ours)"].difference == 0
 
 
 @pytest.mark.parametrize("number", NUMBERS)
@@ -245,7 +344,8 @@ def test_stand_ins_are_named_in_caption_and_text(measured, number):
 def test_real_images_are_not_called_stand_ins(tmp_path):
     for evaluation in paper_table(3).evaluations():
         write_summary(tmp_path, evaluation, source="real")
-    table = build_table(3, tmp_path, None, None)
+        write_samples(tmp_path, evaluation)
+    table = build_table(3, tmp_path, None, load(), None)
     assert STAND_IN not in to_text(table) and "real images: 3DPW" in to_text(table)
     assert "(real)" in to_csv(table).splitlines()[0]
 
@@ -254,7 +354,8 @@ def test_one_rendered_data_set_does_not_taint_the_other(tmp_path):
     for evaluation in paper_table(1).evaluations():
         source = "real" if evaluation.startswith("3dpw") else "rendered"
         write_summary(tmp_path, evaluation, source=source)
-    table = build_table(1, tmp_path, None, None)
+        write_samples(tmp_path, evaluation)
+    table = build_table(1, tmp_path, None, load(), None)
     assert f"{STAND_IN} (Human3.6M)" in to_text(table)
     assert table_run(table, [], load()).tags["source"] == "real,rendered"
 
@@ -285,7 +386,7 @@ def test_the_latex_is_a_booktabs_table_of_even_width(measured, number):
 def test_a_missing_evaluation_is_one_line_that_names_the_stage(tmp_path):
     write_summary(tmp_path, "3dpw_dat")
     with pytest.raises(UserError, match=r"dvc repro evaluate@3dpw_baseline_a") as caught:
-        build_table(3, tmp_path, None, None)
+        build_table(3, tmp_path, None, load(), None)
     assert "\n" not in str(caught.value)
 
 
@@ -304,13 +405,13 @@ def test_missing_timings_are_one_line_that_names_the_stage(measured):
     with pytest.raises(UserError, match="dvc repro speed"):
         build(measured, 6)
     with pytest.raises(UserError, match="dvc repro speed"):
-        build_table(6, measured / "evaluate", None, None)
+        build_table(6, measured / "evaluate", None, load(), None)
 
 
 def test_every_measured_row_is_a_run_with_params_metrics_and_tags(measured):
     params = load()
     run = table_run(build(measured, 1), [], params)
-    assert len(run.children) == 4
+    assert len(run.children) == 6
     child = next(child for child in run.children if child.name == "Ours, 3DPW (rendered)")
     assert child.metrics["MPVE"] == 50.25 and child.metrics["MPVE low"] == 48
     assert child.params["reverse.gamma"] == params.reverse.gamma
@@ -319,6 +420,9 @@ def test_every_measured_row_is_a_run_with_params_metrics_and_tags(measured):
         "table": "table1", "row": "Ours", "method": "dat", "dataset": "3dpw",
         "source": "rendered", "commit": "abc1234",
     }  # fmt: skip
+    other = next(child for child in run.children if child.name.startswith("Linear map from U"))
+    assert other.tags["verdict MPVE"] == "undecided"
+    assert other.metrics["MPVE difference"] == other.metrics["MPVE difference low"] == 0
 
 
 def test_the_stage_prints_what_it_writes(measured, monkeypatch, capsys):

@@ -11,7 +11,7 @@ from hmdiff.cli.app import app, option
 
 @app.command()
 def runs(
-    experiment: Annotated[str, option("table1 to table6, or training.")] = "table1",
+    experiment: Annotated[str, option("table1 to table7, figures or training.")] = "table1",
     sort: Annotated[str | None, option("A metric; best first.")] = None,
     limit: Annotated[int, typer.Option(min=1, help="Newest runs that are looked at.")] = 50,
 ) -> None:

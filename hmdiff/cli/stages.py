@@ -183,12 +183,54 @@ def table(
 
 
 @app.command()
+def table7(
+    evaluations: Annotated[Path, option("Folder of the evaluations.")],
+    out: Out,
+    params: ParamsFile = PARAMS,
+) -> None:
+    """Ours: whether the spread of the chains predicts the error, as CSV, LaTeX, JSON and MLflow."""
+    _run("table7", params, evaluations=evaluations, out=out)
+
+
+@app.command()
+def figure2(
+    model: Model,
+    steps: Steps,
+    features: Features,
+    prepared: Prepared,
+    body: Body,
+    sampling: Sampling,
+    out: Out,
+    params: ParamsFile = PARAMS,
+) -> None:
+    """Draw predictions over images, from the side, with the spread of the chains (Figure 2)."""
+    _run("figure2", params, model=model, steps=steps, features=features, prepared=prepared,
+         body=body, sampling=sampling, out=out)  # fmt: skip
+
+
+@app.command()
+def figure3(
+    model: Model,
+    features: Features,
+    prepared: Prepared,
+    body: Body,
+    sampling: Sampling,
+    out: Out,
+    params: ParamsFile = PARAMS,
+) -> None:
+    """Draw the chains along the reverse process, as t-SNE and as curves (Figure 3)."""
+    _run("figure3", params, model=model, features=features, prepared=prepared, body=body,
+         sampling=sampling, out=out)  # fmt: skip
+
+
+@app.command()
 def report(
     evaluations: Annotated[Path, option("Folder of the evaluations.")],
     speed: Annotated[Path, option("Timings of the speed stage.")],
     trained: Annotated[Path, option("Folder of the trained experiments.")],
     extractors: Annotated[Path, option("Folder of the pre-trained extractors.")],
     sampling: Annotated[Path, option("Folder of the mesh sampling's errors (JSON).")],
+    figures: Annotated[Path, option("Folder of Figures 2 and 3.")],
     prepared: Annotated[Path, option("Folder of the prepared data, one folder a kind.")],
     notice: Annotated[Path, option("The project's NOTICE.")],
     metrics: Annotated[Path, option("Means of every evaluation (JSON), for `dvc metrics`.")],
@@ -197,5 +239,5 @@ def report(
 ) -> None:
     """Write the page with everything, the metrics, and the training runs in MLflow."""
     _run("report", params, evaluations=evaluations, speed=speed, trained=trained,
-         extractors=extractors, sampling=sampling, prepared=prepared, notice=notice,
-         metrics=metrics, out=out)  # fmt: skip
+         extractors=extractors, sampling=sampling, figures=figures, prepared=prepared,
+         notice=notice, metrics=metrics, out=out)  # fmt: skip

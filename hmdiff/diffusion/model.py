@@ -9,18 +9,25 @@ from torch import Tensor, nn
 
 from hmdiff.compute import autocast
 from hmdiff.diffusion.conditions import Condition
-from hmdiff.diffusion.denoiser import Denoiser, KeysValues
+from hmdiff.diffusion.denoiser import WIDTH, Denoiser, KeysValues
+from hmdiff.diffusion.fastmetro import FastMETRODenoiser
 from hmdiff.diffusion.parametrisation import Parametrisation
 from hmdiff.diffusion.schedule import NoiseSchedule
 from hmdiff.params.models import DenoiserParams, DiffusionParams, ExperimentParams
 
 
+def needs_mask(experiment: ExperimentParams, denoiser: DenoiserParams) -> bool:
+    """Whether the network of ``experiment`` masks attention by the edges of the coarse mesh."""
+    return denoiser.adjacency_mask or experiment.model == "fastmetro"
+
+
 class MeshDiffusion(nn.Module):
-    """The trained part of one experiment, ``diffusion`` or ``direct`` (Baselines A and B).
+    """The trained part of one experiment: ``diffusion``, ``direct`` (Baselines A and B), ...
 
     A direct model is the same network that gives the mesh in one forward pass, from the mean mesh
     at step K (Sec. 5.2, Table 3). It predicts a mesh and no noise, so that it always uses the edm
-    form, which there is the mean mesh plus sigma_data times the output.
+    form, which there is the mean mesh plus sigma_data times the output. So is ``fastmetro``, with
+    FastMETRO's transformers in the place of g.
     """
 
     def __init__(
@@ -35,14 +42,17 @@ class MeshDiffusion(nn.Module):
         """``mean`` (V, 3) is the mean coarse training mesh in metres, ``mask`` see the denoiser."""
         super().__init__()
         self.scale = getattr(diffusion.scale, experiment.kind)
-        self.direct = experiment.model == "direct"
+        self.direct = experiment.model != "diffusion"
         self.schedule = NoiseSchedule.from_params(diffusion)
         form = "edm" if self.direct else diffusion.parametrisation
         self.parametrisation = Parametrisation(
             form, self.schedule, mean.float() * self.scale, diffusion.sigma_data
         )
         self.condition = Condition(experiment.condition, joints, self.scale)
-        self.denoiser = Denoiser(len(mean), diffusion.steps, experiment.depth, denoiser, mask)
+        if experiment.fastmetro is not None:
+            self.denoiser = FastMETRODenoiser(WIDTH, mask, joints, experiment.fastmetro)
+        else:
+            self.denoiser = Denoiser(len(mean), diffusion.steps, experiment.depth, denoiser, mask)
 
     def context(self, image_feature: Tensor, draws: Tensor) -> list[KeysValues]:
         """Keys and values of f_I (B, 49, 128) and U's draws (B, n, J, 3), once for all steps."""

@@ -22,22 +22,27 @@ def mean_interval(values: np.ndarray, resamples: int, seed: int) -> tuple[float,
     """95 % interval of the mean over samples.
 
     Args:
-        values: (n,) one number a sample.
+        values: (n,) one number a sample, or (seeds, n) of several trainings. Seeds are then
+            drawn like samples: the interval holds what training does by chance, as far as
+            so few of them show it.
         resamples: how often n samples are drawn with replacement.
         seed: of the draws; the same arguments give the same interval.
 
     Returns:
         Lower and upper end, in the unit of ``values``; both NaN where n is 0.
     """
-    values = np.asarray(values, np.float64)
-    if not len(values):
+    values = np.atleast_2d(np.asarray(values, np.float64))
+    seeds, count = values.shape
+    if not values.size:
         return np.nan, np.nan
     draws = np.random.default_rng(seed)
     means = []
-    block = max(1, _BLOCK // len(values))
+    block = max(1, _BLOCK // values.size)
     for start in range(0, resamples, block):
         rows = min(block, resamples - start)
-        means.append(values[draws.integers(len(values), size=(rows, len(values)))].mean(axis=1))
+        samples = draws.integers(count, size=(rows, 1, count))
+        trainings = draws.integers(seeds, size=(rows, seeds, 1)) if seeds > 1 else 0
+        means.append(values[trainings, samples].mean(axis=(1, 2)))
     low, high = np.quantile(np.concatenate(means), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return float(low), float(high)
 

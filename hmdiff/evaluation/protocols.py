@@ -134,6 +134,12 @@ def score(
     return pd.DataFrame({name: columns[name] for name in protocol.metrics})
 
 
+def scored_joints(protocol: Protocol, joints: np.ndarray) -> np.ndarray:
+    """Those of joints (n, J, 3) that are compared, about the protocol's origin, in its order."""
+    recentred = _recentred(protocol, np.asarray(joints, np.float64))
+    return recentred[:, protocol.indices(protocol.joints)]
+
+
 def joint_columns(
     protocol: Protocol,
     metrics: Collection[str],
@@ -145,10 +151,7 @@ def joint_columns(
 
     ``margin`` is that of :func:`hmdiff.evaluation.metrics.procrustes`.
     """
-    predicted, truth = (
-        _recentred(protocol, np.asarray(joints, np.float64))[:, protocol.indices(protocol.joints)]
-        for joints in (predicted, truth)
-    )
+    predicted, truth = (scored_joints(protocol, joints) for joints in (predicted, truth))
     columns = {}
     if "MPJPE" in metrics:
         columns["MPJPE"] = mean_distance(predicted, truth)

@@ -14,7 +14,8 @@ from hmdiff.bodies.model import BodyModel
 from hmdiff.checkpoints import UNSAVED, Checkpoints
 from hmdiff.datasets.prepared import PreparedFile
 from hmdiff.errors import UserError
-from hmdiff.evaluation.protocols import Protocol, score
+from hmdiff.evaluation.calibration import spread_of
+from hmdiff.evaluation.protocols import Protocol, score, scored_joints
 from hmdiff.extractor.features import Features
 from hmdiff.inference import Predictor
 
@@ -30,10 +31,15 @@ class Recovered:
             ``ratio`` (the last R_k, NaN without guidance). Rounded to 1e-6, as far as the order
             of floating-point sums lets two machines agree.
         coarse: (n, Vc, 3) float32 recovered coarse meshes, root-relative metres.
+        joint_error: (n, P, 3) mean of the chains minus truth, of the P joints of the protocol as
+            f gives them on coarse meshes, about its origin; metres, float32.
+        joint_spread: (n, P) their deviation a coordinate over the chains; 0 of one chain.
     """
 
     samples: pd.DataFrame
     coarse: np.ndarray
+    joint_error: np.ndarray
+    joint_spread: np.ndarray
 
 
 def scorable(features: Features, protocol: Protocol, count: int | None) -> Features:
@@ -95,19 +101,20 @@ def recover_and_score(
             f"{prepared.path}: sample_id: has no {unknown[0]!r}; run extract_features again"
         )
     joints, regressor = prepared.array("joints"), body.regressor.cpu().numpy()
+    f = predictor.regressor_f.cpu()
     columns: list[dict[str, Any]] = []  # of each chunk
-    coarse: list[torch.Tensor] = []
+    arrays: list[list[torch.Tensor]] = []
 
     def chunks(first: int) -> Iterator[Features]:
         for start in range(first * CHUNK, len(features), CHUNK):
             yield features.select(range(start, min(start + CHUNK, len(features))))
 
     count = -(-len(features) // CHUNK)
-    kept = {"columns": columns, "coarse": coarse}
+    kept = {"columns": columns, "arrays": arrays}
     for _, part in checkpoints.steps(chunks, count, kept, "chunks"):
         rows = np.array([row_of[name] for name in part.sample_id])
         truth = prepared.meshes(rows, body) if protocol.needs_meshes else None
-        prediction = predictor.predict(part, **how)
+        prediction = predictor.predict(part, keep_chains=True, **how)
         table = score(protocol, prediction.full.numpy(), truth, joints[rows], regressor)
         numbers = {str(name): torch.tensor(table[name].to_numpy()) for name in table}
         columns.append(
@@ -118,6 +125,20 @@ def recover_and_score(
                 "ratio": prediction.ratio.double(),
             }
         )
-        coarse.append(prediction.coarse)
+        spread = _joint_spread(protocol, (f @ prediction.chains).numpy(), joints[rows])
+        arrays.append([prediction.coarse, *map(torch.from_numpy, spread)])
     tables = [pd.DataFrame({name: np.asarray(v) for name, v in c.items()}) for c in columns]
-    return Recovered(pd.concat(tables, ignore_index=True).round(6), torch.cat(coarse).numpy())
+    samples = pd.concat(tables, ignore_index=True).round(6)
+    joined = (torch.cat(column).numpy() for column in zip(*arrays, strict=True))
+    return Recovered(samples, *joined)
+
+
+def _joint_spread(
+    protocol: Protocol, chains: np.ndarray, truth: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Error (n, P, 3) and spread (n, P) of joints (n, N, J, 3), whose truth is (n, J, 3)."""
+    images, count = chains.shape[:2]
+    scored = scored_joints(protocol, chains.reshape(images * count, *chains.shape[2:]))
+    scored = scored.reshape(images, count, *scored.shape[1:])
+    error = scored.mean(axis=1) - scored_joints(protocol, truth)
+    return error.astype(np.float32), spread_of(scored).astype(np.float32)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from hmdiff.errors import UserError
@@ -22,17 +24,39 @@ def fewest_steps(errors: Mapping[int, float], tolerance: float) -> int:
     return min(steps for steps, error in errors.items() if error <= limit)
 
 
-def read_steps(path: Path, method: str) -> int:
-    """The number of reverse steps that ``select_steps@METHOD`` wrote to ``path``.
+@dataclass(frozen=True)
+class Selected:
+    """What ``select_steps@METHOD`` found on validation images.
+
+    Attributes:
+        steps: the number of reverse steps.
+        spread_scale: of the chains' spread (evaluation/calibration.py); None where nothing was
+            run, or nothing spreads.
+    """
+
+    steps: int
+    spread_scale: float | None
+
+
+def read_selected(path: Path, method: str) -> Selected:
+    """The record that ``select_steps@METHOD`` wrote to ``path``.
 
     Raises:
         UserError: the file is missing, damaged, or of another method.
     """
     record = read_json(path)
     found = record.get("method") if isinstance(record, dict) else None
+    remedy = f"run select_steps@{method}"
     if found != method:
-        raise UserError(f"{path}: method: {found!r}, not {method!r}; run select_steps@{method}")
-    steps = record.get("steps")
+        raise UserError(f"{path}: method: {found!r}, not {method!r}; {remedy}")
+    steps, scale = record.get("steps"), record.get("spread_scale")
     if not isinstance(steps, int) or steps < 1:
-        raise UserError(f"{path}: steps: not a positive number; run select_steps@{method}")
-    return steps
+        raise UserError(f"{path}: steps: not a positive number; {remedy}")
+    if scale is not None and not (isinstance(scale, float) and 0 < scale < math.inf):
+        raise UserError(f"{path}: spread_scale: not a positive number; {remedy}")
+    return Selected(steps, scale)
+
+
+def read_steps(path: Path, method: str) -> int:
+    """The number of reverse steps alone; errors as :func:`read_selected`."""
+    return read_selected(path, method).steps

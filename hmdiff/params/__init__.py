@@ -29,6 +29,7 @@ from hmdiff.params.runs import (
     Compute,
     EvaluationItem,
     EvaluationParams,
+    FiguresParams,
     MemoryParams,
     MethodParams,
     PredictParams,
@@ -59,6 +60,7 @@ class Params(Section):
     reverse: ReverseParams
     evaluation: EvaluationParams
     speed: SpeedParams
+    figures: FiguresParams
     predict: PredictParams
     experiments: dict[str, ExperimentParams]
     finetunes: dict[str, FinetuneParams]

@@ -146,17 +146,36 @@ class TrainingParams(Section):
     ridge: Annotated[tuple[NotNegative, ...], Field(min_length=1)]
 
 
+class FastMETROParams(Section):
+    """Size of FastMETRO's two transformers."""
+
+    widths: tuple[Count, Count]
+    heads: Heads
+    layers: Count
+
+    @model_validator(mode="after")
+    def _divisible(self) -> FastMETROParams:
+        if any(width % self.heads or width % 4 for width in self.widths):
+            raise ValueError(f"widths must be multiples of 4 and of the {self.heads} heads")
+        return self
+
+
 class ExperimentParams(Section):
     kind: Literal["body", "hand"]
-    model: Literal["diffusion", "direct", "linear"]
+    model: Literal["diffusion", "direct", "linear", "fastmetro"]
     condition: Literal["image", "pose", "both"]
     depth: Whole
     datasets: Mixture
+    fastmetro: FastMETROParams | None = None
 
     @model_validator(mode="after")
-    def _deep_enough(self) -> ExperimentParams:
-        if self.depth == 0 and self.model != "linear":
+    def _sized(self) -> ExperimentParams:
+        if self.depth == 0 and self.model in ("diffusion", "direct"):
             raise ValueError(f"depth must be 1 or more, for the model is {self.model}")
+        if (self.fastmetro is not None) != (self.model == "fastmetro"):
+            raise ValueError("fastmetro gives the size of the model fastmetro, and of no other")
+        if self.model == "fastmetro" and self.condition != "image":
+            raise ValueError("condition must be image, for the model is fastmetro")
         return self
 
 

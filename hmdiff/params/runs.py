@@ -64,6 +64,13 @@ class PredictParams(Section):
     focal: Positive
 
 
+class FiguresParams(Section):
+    images: Count
+    process_images: Count
+    process_chains: Annotated[int, Field(ge=2)]
+    process_steps: Count
+
+
 class MethodParams(Section):
     experiment: str
     kind: Literal["body", "hand"]

@@ -9,17 +9,20 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from pandas import DataFrame
+
 from hmdiff.costs import StageCost
 from hmdiff.files import read_json
 from hmdiff.params import Params
 from hmdiff.report.curves import Picture, pictures
-from hmdiff.report.differences import Difference, differences, reference_row
+from hmdiff.report.plates import Plate, read_plate
 from hmdiff.report.provenance import Provenance, credits_of, origin
 from hmdiff.report.trainings import Training
 from hmdiff.resources import GIGABYTE
-from hmdiff.tables.build import Table, build_table
-from hmdiff.tables.paper import dataset_title
+from hmdiff.tables.build import Record, Table, build_table
+from hmdiff.tables.paper import Column, dataset_title
 from hmdiff.tables.render import table_frame
+from hmdiff.tables.uncertainty import Uncertainty, build_uncertainty, frame
 
 NUMBERS = range(1, 7)
 
@@ -38,23 +41,25 @@ class Section:
 
     Attributes:
         head: its rows of cells. rows: its cells as text, the method first.
-        differences: to ``reference``, its row of the method itself.
         origin: what kind of images was measured on, in words.
     """
 
     table: Table
     head: list[list[Cell]]
     rows: list[list[str]]
-    reference: str
-    differences: list[Difference]
     origin: str
 
     @property
-    def compared(self) -> dict[tuple[str, str], list[Difference]]:
+    def reference(self) -> str | None:
+        """The row that the others are compared with; None where nothing is compared."""
+        return next((record.reference for _, record in self.table.compared), None)
+
+    @property
+    def compared(self) -> dict[tuple[str, str], list[tuple[Column, Record]]]:
         """The differences by row and data set."""
-        groups: dict[tuple[str, str], list[Difference]] = {}
-        for part in self.differences:
-            groups.setdefault((part.row, part.column.dataset), []).append(part)
+        groups: dict[tuple[str, str], list[tuple[Column, Record]]] = {}
+        for column, record in self.table.compared:
+            groups.setdefault((record.row, column.dataset), []).append((column, record))
         return groups
 
 
@@ -74,6 +79,7 @@ class Contents:
     """The page, before it becomes HTML.
 
     Attributes:
+        uncertainty, figures: Table 7, and Figures 2 and 3.
         samplings: kind -> errors of the mesh sampling, as its stage wrote them.
         machines: what the costs were measured on.
         credits: authors of photographs inside rendered pictures.
@@ -82,6 +88,8 @@ class Contents:
     params: Params
     commit: str | None
     sections: list[Section]
+    uncertainty: Uncertainty
+    figures: list[Plate]
     pictures: list[Picture]
     trainings: Sequence[Training]
     samplings: dict[str, dict[str, Any]]
@@ -90,6 +98,11 @@ class Contents:
     data: Sequence[Provenance]
     credits: list[str]
     notice: str
+
+    @property
+    def uncertain(self) -> DataFrame:
+        """Table 7 as text, the means over the joints."""
+        return frame(self.uncertainty, joints=False)
 
     @property
     def rendered(self) -> list[str]:
@@ -108,11 +121,11 @@ class Contents:
 
     def _count(self, numbers: tuple[int, ...], paper: bool) -> Counter[str]:
         return Counter(
-            part.verdict
+            record.verdict
             for section in self.sections
             if section.table.paper.number in numbers
-            for part in section.differences
-            if (part.paper is not None) == paper
+            for _, record in section.table.compared
+            if (record.difference_paper is not None) == paper
         )
 
     def origin_of(self, training: Training) -> str:
@@ -124,6 +137,7 @@ def gather(
     evaluations: Path,
     speed: Path,
     sampling: Path,
+    figures: Path,
     notice: Path,
     trainings: Sequence[Training],
     data: Sequence[Provenance],
@@ -140,6 +154,8 @@ def gather(
         params=params,
         commit=commit,
         sections=[_section(number, evaluations, speed, params, commit) for number in NUMBERS],
+        uncertainty=build_uncertainty(evaluations, params, commit),
+        figures=[read_plate(figures, name) for name in ("figure2", "figure3")],
         pictures=list(pictures(trainings)),
         trainings=trainings,
         samplings={
@@ -166,15 +182,13 @@ def metrics_of(sections: Sequence[Section]) -> dict[str, dict[str, float]]:
 def _section(
     number: int, evaluations: Path, speed: Path, params: Params, commit: str | None
 ) -> Section:
-    table = build_table(number, evaluations, speed, commit)
+    table = build_table(number, evaluations, speed, params, commit)
     frame = table_frame(table, spread=True)
     sources = {summary.source for summary in table.summaries.values()}
     return Section(
         table=table,
         head=_head(list(frame.columns)),
         rows=frame.to_numpy().tolist(),
-        reference=reference_row(table.paper),
-        differences=list(differences(table, evaluations, params)),
         origin=origin(sources),
     )
 

@@ -7,8 +7,7 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from hmdiff.report.contents import Contents
-from hmdiff.report.differences import Difference
-from hmdiff.tables.paper import dataset_title
+from hmdiff.tables.paper import Column, dataset_title
 
 TEMPLATE = "page.html.j2"
 
@@ -27,6 +26,6 @@ def to_html(contents: Contents) -> str:
     return environment.get_template(TEMPLATE).render(page=contents)
 
 
-def signed(part: Difference, value: float | None) -> str:
+def signed(value: float | None, column: Column) -> str:
     """A difference as precise as its column; a dash where there is none."""
-    return "-" if value is None else f"{value:+.{part.column.decimals}f}"
+    return "-" if value is None else f"{value:+.{column.decimals}f}"

@@ -8,19 +8,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from hmdiff.bodies.model import BodyModel
-from hmdiff.bodies.sampling import MeshSampling
 from hmdiff.checkpoints import checkpoints
-from hmdiff.compute import resolve_device, resolve_precision, use_threads
-from hmdiff.datasets.prepared import PreparedFile
 from hmdiff.evaluation.bootstrap import figures
-from hmdiff.evaluation.items import find_evaluation, protocol_of, read_trained
+from hmdiff.evaluation.inputs import opened
+from hmdiff.evaluation.items import find_evaluation, protocol_of
 from hmdiff.evaluation.protocols import Protocol
-from hmdiff.evaluation.recovery import Recovered, recover_and_score, scorable
-from hmdiff.evaluation.selection import read_steps
-from hmdiff.extractor.features import read_features
+from hmdiff.evaluation.recovery import Recovered
+from hmdiff.evaluation.selection import read_selected
 from hmdiff.files import atomic_directory, write_json, write_text
-from hmdiff.inference import Predictor
 from hmdiff.params import Params
 from hmdiff.params.runs import EvaluationParams
 
@@ -50,50 +45,48 @@ def run(
         UserError: the evaluation is unknown or disagrees with its method, an input is missing,
             damaged or of another row, or no test image can be scored.
     """
-    use_threads(params.compute.threads)
     what = find_evaluation(evaluation, params)
     protocol = protocol_of(f"evaluations.{evaluation}", what)
+    selected = read_selected(steps, what.method)
     how = {
-        "steps": read_steps(steps, what.method),
+        "steps": selected.steps,
         "guidance": what.guidance,
         "start": what.start,
         "prior": what.prior,
         "activation": what.activation,
-        "seed": params.seed,
     }
-    trained = read_trained(model, what.experiment)
-    rows = scorable(read_features(features, SPLIT), protocol, params.evaluation.samples)
-    body_model = BodyModel.load(body)
-    predictor = Predictor.load(
-        model, body_model, MeshSampling.load(sampling),
-        resolve_device(params.compute.device), resolve_precision(params.compute),
-    )  # fmt: skip
     settings = {
         **how,
         "reverse": params.reverse.model_dump(),
         "protocol": protocol.model_dump(mode="json"),
         "samples": params.evaluation.samples,
     }
-    inputs = [model, features, prepared, body, sampling]
+    files = {
+        "model": model, "features": features, "prepared": prepared,
+        "body": body, "sampling": sampling,
+    }  # fmt: skip
     with (
-        PreparedFile(prepared) as file,
-        checkpoints(f"evaluate@{evaluation}", params, settings, inputs) as kept,
+        opened(
+            what.experiment, protocol, SPLIT, params.evaluation.samples, params=params, **files
+        ) as inputs,
+        checkpoints(f"evaluate@{evaluation}", params, settings, list(files.values())) as kept,
     ):
-        source = str(file.attrs["source"])
-        recovered = recover_and_score(
-            predictor, rows, file, body_model, protocol, kept, reverse=params.reverse, **how
-        )
+        recovered = inputs.recover(kept, **how)
+        source, trained = inputs.source, inputs.trained
+        diffusion = trained["experiment"]["model"] == "diffusion"
         summary = {
             "evaluation": evaluation,
             "method": what.method,
             "experiment": what.experiment,
             "dataset": what.dataset,
             "source": source,
-            "body_model": body_model.source,
+            "body_model": inputs.body.source,
             "split": SPLIT,
-            "n": len(rows),
+            "n": len(recovered.samples),
             **how,
-            "chains": params.reverse.chains if trained["experiment"]["model"] == "diffusion" else 1,
+            "seed": params.seed,
+            "spread_scale": selected.spread_scale,
+            "chains": params.reverse.chains if diffusion else 1,
             **_figures(recovered.samples, protocol, params.evaluation, params.seed),
             "protocol": protocol.model_dump(mode="json"),
             "reverse": params.reverse.model_dump(mode="json"),
@@ -104,7 +97,7 @@ def run(
         f"{name} {figure['mean']:.3g} [{figure['low']:.3g}, {figure['high']:.3g}]"
         for name, figure in summary["means"].items()
     )
-    print(f"evaluate@{evaluation}: {len(rows)} {source} images, {how['steps']} steps: {means}")
+    print(f"evaluate@{evaluation}: {summary['n']} {source} images, {how['steps']} steps: {means}")
 
 
 def _figures(
@@ -128,5 +121,7 @@ def _write(out: Path, recovered: Recovered, summary: dict[str, Any]) -> None:
             folder / "predictions.npz",
             sample_id=recovered.samples["sample_id"].to_numpy(dtype=np.str_),
             coarse=recovered.coarse,
+            joint_error=recovered.joint_error,
+            joint_spread=recovered.joint_spread,
         )
         write_json(folder / "summary.json", summary)

@@ -23,6 +23,7 @@ def run(
     trained: Path,
     extractors: Path,
     sampling: Path,
+    figures: Path,
     prepared: Path,
     notice: Path,
     metrics: Path,
@@ -35,6 +36,7 @@ def run(
         evaluations, speed: what the tables are made of.
         trained, extractors: folders of model folders.
         sampling: folder of the files sampling_KIND.json.
+        figures: folder of Figures 2 and 3.
         prepared: folder of KIND/DATASET.h5.
         notice: licences, as text.
 
@@ -46,7 +48,7 @@ def run(
     costs = {name: cost for name, cost in read_costs().items() if name != "report"}
     trainings, data = read_trainings(extractors, trained), provenance(prepared)
     contents = gather(
-        evaluations, speed, sampling, notice, trainings, data, costs, params, commit
+        evaluations, speed, sampling, figures, notice, trainings, data, costs, params, commit
     )  # fmt: skip
     write_text(out, to_html(contents))
     write_json(metrics, metrics_of(contents.sections))

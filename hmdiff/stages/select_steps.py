@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hmdiff.evaluation.items import find_method, protocol_of, read_trained
+import numpy as np
+
+from hmdiff.evaluation.items import find_method, protocol_of
 from hmdiff.evaluation.selection import RULE, fewest_steps
 from hmdiff.files import write_json
 from hmdiff.params import Params
@@ -13,6 +15,7 @@ from hmdiff.params.runs import MethodParams
 
 if TYPE_CHECKING:
     from hmdiff.evaluation.protocols import Protocol
+    from hmdiff.evaluation.recovery import Recovered
 
 
 def run(
@@ -25,7 +28,8 @@ def run(
     out: Path,
     params: Params,
 ) -> None:
-    """Write the number of steps of ``params.methods[method]`` to ``out`` (JSON).
+    """Write the number of steps of ``params.methods[method]`` to ``out`` (JSON), and by what
+    factor the spread of its chains is too small there.
 
     Args:
         model: folder of the trained experiment.
@@ -37,65 +41,55 @@ def run(
             damaged or of another experiment, or no validation image can be scored.
     """
     what = find_method(method, params)
+    record: dict[str, Any] = {"method": method, "steps": what.candidates[0]}
     if len(what.candidates) == 1:
-        (steps,) = what.candidates
-        _write(out, method, steps, "the only candidate", [], 0)
-        print(f"select_steps@{method}: {steps}, the only candidate")
+        record |= {"rule": "the only candidate", "candidates": [], "n": 0, "spread_scale": None}
+        write_json(out, record)
+        print(f"select_steps@{method}: {record['steps']}, the only candidate")
         return
 
     protocol = protocol_of(f"methods.{method}", what)
-    errors, count = _search(what, protocol, model, features, prepared, body, sampling, params)
-    steps = fewest_steps(errors, params.evaluation.selection_tolerance)
+    found = _search(
+        what, protocol, params,
+        model=model, features=features, prepared=prepared, body=body, sampling=sampling,
+    )  # fmt: skip
     primary = protocol.primary
-    candidates = [
-        {"steps": tried, primary.lower(): round(error, 4)} for tried, error in errors.items()
-    ]
-    _write(out, method, steps, RULE, candidates, count)
+    errors = {steps: float(part.samples[primary].mean()) for steps, part in found.items()}
+    steps = fewest_steps(errors, params.evaluation.selection_tolerance)
+    record |= {
+        "steps": steps,
+        "rule": RULE,
+        "candidates": [
+            {"steps": tried, primary.lower(): round(error, 4)} for tried, error in errors.items()
+        ],
+        "n": len(found[steps].samples),
+        "spread_scale": _spread_scale(found[steps]),
+    }
+    write_json(out, record)
     tried = ", ".join(f"{number}: {error:.1f}" for number, error in errors.items())
     print(f"select_steps@{method}: {steps} ({primary} in mm by steps: {tried})")
 
 
 def _search(
-    what: MethodParams,
-    protocol: Protocol,
-    model: Path,
-    features: Path,
-    prepared: Path,
-    body: Path,
-    sampling: Path,
-    params: Params,
-) -> tuple[dict[int, float], int]:
-    """The mean of the primary metric for every candidate, and the number of images."""
-    # Imported here: the libraries below take seconds, and one candidate needs none of them.
-    from hmdiff.bodies.model import BodyModel
-    from hmdiff.bodies.sampling import MeshSampling
-    from hmdiff.compute import resolve_device, resolve_precision, use_threads
-    from hmdiff.datasets.prepared import PreparedFile
-    from hmdiff.evaluation.recovery import recover_and_score, scorable
-    from hmdiff.extractor.features import read_features
-    from hmdiff.inference import Predictor
+    what: MethodParams, protocol: Protocol, params: Params, **paths: Path
+) -> dict[int, Recovered]:
+    """The validation images as every candidate recovers them."""
+    # Imported here: its libraries take seconds, and one candidate needs none of them.
+    from hmdiff.evaluation.inputs import opened
 
-    use_threads(params.compute.threads)
-    read_trained(model, what.experiment)
-    rows = scorable(read_features(features, "val"), protocol, params.evaluation.selection_samples)
-    body_model = BodyModel.load(body)
-    predictor = Predictor.load(
-        model, body_model, MeshSampling.load(sampling),
-        resolve_device(params.compute.device), resolve_precision(params.compute),
-    )  # fmt: skip
-    errors = {}
-    with PreparedFile(prepared) as file:
-        for steps in sorted(what.candidates):
-            recovered = recover_and_score(
-                predictor, rows, file, body_model, protocol, steps=steps,
-                guidance=what.guidance, reverse=params.reverse, seed=params.seed,
-            )  # fmt: skip
-            errors[steps] = float(recovered.samples[protocol.primary].mean())
-    return errors, len(rows)
+    count = params.evaluation.selection_samples
+    with opened(what.experiment, protocol, "val", count, params=params, **paths) as inputs:
+        return {
+            steps: inputs.recover(steps=steps, guidance=what.guidance)
+            for steps in sorted(what.candidates)
+        }
 
 
-def _write(
-    out: Path, method: str, steps: int, rule: str, candidates: list[dict[str, Any]], n: int
-) -> None:
-    record = {"method": method, "steps": steps, "rule": rule, "candidates": candidates, "n": n}
-    write_json(out, record)
+def _spread_scale(recovered: Recovered) -> float | None:
+    """The scale of the chains' spread, for Table 7; rounded like the scores."""
+    from hmdiff.evaluation.calibration import fit_scale
+
+    scale = fit_scale(
+        recovered.joint_error.astype(np.float64), recovered.joint_spread.astype(np.float64)
+    )
+    return None if scale is None else round(scale, 6)

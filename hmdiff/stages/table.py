@@ -20,7 +20,7 @@ def run(number: int, evaluations: Path, out: Path, speed: Path | None, params: P
         evaluations: folder of the evaluations.
         speed: timings of the speed stage; Table 6 alone needs them.
     """
-    table = build_table(number, evaluations, speed, current_commit())
+    table = build_table(number, evaluations, speed, params, current_commit())
     paths = write_table(table, out)
     log_run(f"table{number}", table_run(table, paths, params), table.paper.caption)
     print(to_text(table))

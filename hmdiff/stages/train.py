@@ -17,7 +17,7 @@ from hmdiff.checkpoints import Checkpoints, checkpoints
 from hmdiff.compute import generator, resolve_device, resolve_precision, use_threads
 from hmdiff.datasets.prepared import PreparedFile
 from hmdiff.diffusion.denoiser import adjacency_mask
-from hmdiff.diffusion.model import MeshDiffusion, build_model
+from hmdiff.diffusion.model import MeshDiffusion, build_model, needs_mask
 from hmdiff.diffusion.upsample import Upsampler
 from hmdiff.errors import UserError
 from hmdiff.extractor.features import FeatureFiles
@@ -107,6 +107,7 @@ def _run(
         {
             "name": plan.name,
             **plan.notes,
+            "parameters": sum(p.numel() for p in network.parameters()) if network else None,
             "seed": params.seed,
             "training": plan.training.model_dump(mode="json"),
             "datasets": dict(plan.datasets),
@@ -138,7 +139,8 @@ def _network(
     total = sum(training.read("coarse", rows).double().sum(0) for rows in meshed.split(BLOCK))
     mean = (total / len(meshed)).float()
     faces = torch.as_tensor(sampling.coarse_faces).long()
-    mask = adjacency_mask(faces, len(mean)) if plan.denoiser.adjacency_mask else None
+    masked = needs_mask(plan.experiment, plan.denoiser)
+    mask = adjacency_mask(faces, len(mean)) if masked else None
     return build_model(
         generator(params.seed, "weights"),
         plan.experiment,

@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from hmdiff.params import Params
+from hmdiff.tables.differences import Comparison, Difference
 from hmdiff.tables.measured import Speed, Summary, read_speed, read_summary
-from hmdiff.tables.notices import notices
+from hmdiff.tables.notices import notices, verdict_notice
 from hmdiff.tables.paper import Column, PaperTable, paper_table
 
 
@@ -20,6 +22,9 @@ class Record:
         ci_low, ci_high: 95 % bootstrap interval of ``measured``; of FPS the extreme repeats.
         n: test samples, or repeats of FPS.
         quoted: the paper's number stands alone.
+        reference: the row that this one is compared with, the method itself; the fields that
+            follow are the paired difference to it (tables/differences.py), and None where there
+            is nothing to compare.
         commit: of the code that made the table.
     """
 
@@ -36,6 +41,12 @@ class Record:
     n: int | None
     seeds: list[int]
     quoted: bool
+    reference: str | None
+    difference: float | None
+    difference_low: float | None
+    difference_high: float | None
+    difference_paper: float | None
+    verdict: str | None
     commit: str | None
 
 
@@ -56,14 +67,21 @@ class Table:
     notices: list[str]
     commit: str | None
 
+    @property
+    def compared(self) -> list[tuple[Column, Record]]:
+        """The cells that were compared with the reference row."""
+        return [(column, record) for (_, column), record in self.records.items() if record.verdict]
+
     def sources(self, column: Column) -> set[str]:
         """``real``, ``rendered`` or both: where the measured numbers of a column are from."""
         records = (record for (_, other), record in self.records.items() if other == column)
         return {record.source for record in records if record.measured is not None}
 
 
-def build_table(number: int, evaluations: Path, speed: Path | None, commit: str | None) -> Table:
-    """Table ``number`` from ``evaluations``/NAME/summary.json and, for Table 6, ``speed``.
+def build_table(
+    number: int, evaluations: Path, speed: Path | None, params: Params, commit: str | None
+) -> Table:
+    """Table ``number`` from what lies in ``evaluations``/NAME and, for Table 6, ``speed``.
 
     Raises:
         UserError: an evaluation or the timings are missing; the line names the stage to run.
@@ -77,6 +95,7 @@ def build_table(number: int, evaluations: Path, speed: Path | None, commit: str 
         if dataset != "speed"
     }
     times = read_speed(speed, timings) if timings else None
+    comparison = Comparison(paper, evaluations, params.evaluation.bootstrap, params.seed)
     records = {}
     for row in paper.row_names:
         quoted = paper.rows.get(row, (None,) * len(paper.columns))
@@ -84,8 +103,14 @@ def build_table(number: int, evaluations: Path, speed: Path | None, commit: str 
             name = paper.measured.get(row, {}).get(column.source)
             ours = _measured(name, column, summaries, times)
             if printed is not None or ours:
-                records[row, column] = _record(number, row, column, printed, ours, commit)
-    return Table(paper, records, summaries, times, notices(number, summaries, times), commit)
+                difference = comparison.difference(row, column)
+                records[row, column] = _record(
+                    number, row, column, printed, ours, difference, commit
+                )
+    sentences = notices(number, summaries, times)
+    if any(record.verdict for record in records.values()):
+        sentences.append(verdict_notice(comparison.reference))
+    return Table(paper, records, summaries, times, sentences, commit)
 
 
 def _metrics(paper: PaperTable, dataset: str) -> list[str]:
@@ -126,6 +151,7 @@ def _record(
     column: Column,
     printed: float | None,
     ours: dict | None,
+    difference: Difference | None,
     commit: str | None,
 ) -> Record:
     empty = {
@@ -139,6 +165,12 @@ def _record(
         metric=column.metric,
         unit=column.unit,
         paper=printed,
+        reference=difference and difference.reference,
+        difference=difference and difference.value,
+        difference_low=difference and difference.low,
+        difference_high=difference and difference.high,
+        difference_paper=difference and difference.paper,
+        verdict=difference and difference.verdict,
         commit=commit,
         **(ours or empty),
     )

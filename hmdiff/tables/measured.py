@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from hmdiff.errors import UserError
 from hmdiff.files import read_json
+from hmdiff.params.models import FastMETROParams
 
 
 class Mean(BaseModel):
@@ -22,20 +23,28 @@ class Mean(BaseModel):
 class Experiment(BaseModel):
     """What was trained, of model.json."""
 
-    model: Literal["diffusion", "direct", "linear"]
+    model: Literal["diffusion", "direct", "linear", "fastmetro"]
     depth: int
+    fastmetro: FastMETROParams | None = None
 
 
 class Trained(BaseModel):
     """The record of the training, of model.json."""
 
     experiment: Experiment
+    parameters: int | None  # of the network; None: the linear control has none
 
 
 class Reverse(BaseModel):
     """What a caption says of the reverse process."""
 
     disrupted_reduction: Literal["sum", "mean"]
+
+
+class Scored(BaseModel):
+    """What Table 7 says of the protocol."""
+
+    joints: list[str]
 
 
 class Summary(BaseModel):
@@ -51,8 +60,10 @@ class Summary(BaseModel):
     seed: int
     means: dict[str, Mean]
     active_steps: float  # with DAT, the mean over images and chains
+    spread_scale: float | None  # fitted on validation images; None: nothing was run there
     trained: Trained
     reverse: Reverse
+    protocol: Scored
 
 
 class Timing(BaseModel):

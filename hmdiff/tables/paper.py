@@ -61,8 +61,13 @@ def paper_table(number: int) -> PaperTable:
         caption=raw["caption"],
         columns=tuple(Column(**column) for column in raw["columns"]),
         rows={name: tuple(values) for name, values in raw["rows"].items()},
-        measured=_read("layout.yaml")[number],
+        measured=layout(number),
     )
+
+
+def layout(number: int) -> dict[str, Any]:
+    """What layout.yaml says of the rows of a table."""
+    return _read("layout.yaml")[number]
 
 
 def dataset_title(dataset: str) -> str:

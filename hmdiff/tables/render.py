@@ -44,8 +44,19 @@ def table_frame(table: Table, spread: bool) -> pd.DataFrame:
 
 
 def to_csv(table: Table) -> str:
-    """Comma-separated values with one header line."""
+    """Comma-separated values with one header line.
+
+    A column of ours is followed by the verdicts on it, where it has any: how each row differs
+    from the reference row, which every caption names.
+    """
     frame = table_frame(table, spread=False)
+    for at in reversed(range(len(table.paper.columns))):
+        column = table.paper.columns[at]
+        records = [table.records.get((row, column)) for row in table.paper.row_names]
+        verdicts = [(record and record.verdict) or "-" for record in records]
+        if set(verdicts) != {"-"}:
+            *titles, _ = frame.columns[2 + 2 * at]
+            frame.insert(3 + 2 * at, (*titles, "verdict"), verdicts)
     frame.columns = [
         " ".join(filter(None, titles)) + (f" ({label})" if label else "")
         for *titles, label in frame.columns

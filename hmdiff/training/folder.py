@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from hmdiff.diffusion.model import MeshDiffusion
+from hmdiff.diffusion.model import MeshDiffusion, needs_mask
 from hmdiff.diffusion.upsample import Upsampler
 from hmdiff.errors import UserError
 from hmdiff.files import read_json, write_json
@@ -103,7 +103,7 @@ def load_model(folder: Path) -> TrainedModel:
             recipe.denoiser,
             shape,
             recipe.joints,
-            mask if recipe.denoiser.adjacency_mask else None,
+            mask if needs_mask(recipe.experiment, recipe.denoiser) else None,
         )
     model = TrainedModel(
         recipe, network, PoseToMesh(recipe.joints, coarse), Upsampler(recipe.sizes)
