@@ -56,7 +56,7 @@ def test_operations_are_counted_a_chain_a_step_and_a_backward_pass(predictor, ro
     settings = reverse_params(chains=2)
     compared = loop.Loop(predictor, rows.subset(2), settings, 5)
     context, forward, backward = compared._of_one()
-    assert context == 2 * 49 * 128 * 256  # two projections of 49 tokens
+    assert context == 2 * (49 + 4) * 128 * 256  # keys and values of f_I and of four joints
     assert backward > 0.9 * forward  # a product's gradient to its input is another product
     compared.active_steps = 7
     assert compared.operations() == 2 * context + 2 * 2 * 5 * forward + 7 * backward
