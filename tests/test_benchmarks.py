@@ -55,10 +55,11 @@ def test_the_plain_training_step_gives_the_numbers_of_the_pipelines(predictor, r
 def test_operations_are_counted_a_chain_a_step_and_a_backward_pass(predictor, rows):
     settings = reverse_params(chains=2)
     compared = loop.Loop(predictor, rows.subset(2), settings, 5)
-    forward, backward = compared._of_one()
+    context, forward, backward = compared._of_one()
+    assert context == 2 * (49 + 4) * 128 * 256  # keys and values of f_I and of four joints
     assert backward > 0.9 * forward  # a product's gradient to its input is another product
     compared.active_steps = 7
-    assert compared.operations() == 2 * 2 * 5 * forward + 7 * backward
+    assert compared.operations() == 2 * context + 2 * 2 * 5 * forward + 7 * backward
 
 
 def test_all_networks_are_measured_as_records(predictor, rows):

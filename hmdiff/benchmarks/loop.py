@@ -28,8 +28,9 @@ def records(
 ) -> list[dict[str, Any]]:
     """Of the loop with DAT for all ``rows`` at once; the reference and the peak take turns.
 
-    Operations are those that the algorithm asks for: one evaluation of g a chain and step, one
-    backward pass a chain and step with DAT, as torch counts them on the reference.
+    Operations are those that the algorithm asks for: keys and values once an image, one
+    evaluation of g a chain and step, one backward pass a chain and step with DAT, as torch counts
+    them on the reference.
     """
     loop = Loop(predictor, rows, settings, steps)
     times = interleaved(
@@ -95,11 +96,13 @@ class Loop:
     def operations(self) -> int:
         """Floating-point operations of the last run."""
         evaluations = self.steps * self.h_K.shape[0] * self.h_K.shape[1]
-        forward, backward = self._of_one()
-        return evaluations * forward + self.active_steps * backward
+        context, forward, backward = self._of_one()
+        once = len(self.rows) * context
+        return once + evaluations * forward + self.active_steps * backward
 
-    def _of_one(self) -> tuple[int, int]:
-        """Operations of one evaluation of g, and of its backward pass to h_k."""
+    def _of_one(self) -> tuple[int, int, int]:
+        """Operations of an image's keys and values, of one evaluation of g without them, and of
+        its backward pass to h_k."""
         k = self.model.schedule.steps
         tokens = self.model.condition(self.feature[:1], self.draws[:1]).detach()
         source = self.h_K[:1, 0].clone().requires_grad_()
@@ -111,4 +114,7 @@ class Loop:
             output = reference.denoise(self.model, source, k, tokens)
         with FlopCounterMode(display=False) as backward:
             torch.autograd.grad(output.sum(), source)
-        return forward.get_total_flops(), backward.get_total_flops()
+        with torch.no_grad(), FlopCounterMode(display=False) as context:
+            self.model.denoiser.context(tokens)
+        once = context.get_total_flops()
+        return once, forward.get_total_flops() - once, backward.get_total_flops()
