@@ -22,8 +22,8 @@ from hmdiff import cli, costs, tracking
 from hmdiff.errors import UserError
 from hmdiff.evaluation.export import _predictions
 from hmdiff.evaluation.selection import read_steps
-from hmdiff.report.differences import _samples
 from hmdiff.stages import select_steps
+from hmdiff.tables.differences import _samples
 from hmdiff.tables.measured import read_summary
 
 SCRIPT = Path(__file__).with_name("toy_trainings.py")

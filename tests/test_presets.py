@@ -168,7 +168,7 @@ def test_a_wrong_addition_leaves_the_parameters_alone(params, text, reason):
         ("preset: default", "presets: default", "preset"),
         ("eta: 0.0", "eta: 2.0", "reverse.eta"),
         ("parametrisation: edm", "parametrisation: emd", "diffusion.parametrisation"),
-        ("self_heads: 2", "self_heads: 3", "denoiser.self_heads"),
+        ("self_heads: 1", "self_heads: 3", "denoiser.self_heads"),
         ("cross_heads: 4", "cross_heads: 0", "denoiser.cross_heads"),
         ("body: 1.0, hand: 5.0", "body: 1.0", "diffusion.scale.hand"),
         ("body: 1.0, hand: 5.0", "body: 0.0, hand: 5.0", "diffusion.scale.body"),

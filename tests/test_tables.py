@@ -98,8 +98,8 @@ def write_samples(
         lines.append(",".join([f"{EVIL}{first + at}", *values]))
     path = folder / evaluation / "samples.csv"
     if seed:
-        lines = [path.read_text(), *lines[1:]]
-    path.write_text("\n".join(lines))
+        lines = [path.read_text().rstrip("\n"), *lines[1:]]
+    path.write_text("\n".join(lines) + "\n")
 
 
 def write_speed(folder: Path) -> Path:
@@ -303,7 +303,7 @@ def test_the_interval_is_paired(measured):
         ids = "abcd" if name == "3dpw_dat" else "dcba"  # pairs are found by id, not by order
         rows = [f"{i},{v},{v},{v}" for i, v in zip(ids, values, strict=True)]
         text = "\n".join(["sample_id,MPVE,MPJPE,PA-MPJPE", *rows])
-        (evaluations / name / "samples.csv").write_text(text)
+        (evaluations / name / "samples.csv").write_text(text + "\n")
     _, part = build(measured, 3).compared[0]
     expected = np.sort([1.0, 3.0, -1.0, 5.0])
     low, high = mean_interval(expected, 20000, 1)

@@ -133,7 +133,11 @@ def write_models(
             )  # fmt: skip
         recipe = Recipe(
             what, diffusion_params(steps=50), denoiser_params(), joints,
-            (kind.coarse, kind.vertices), {"name": name},
+            (kind.coarse, kind.vertices),
+            {
+                "name": name,
+                "parameters": sum(p.numel() for p in network.parameters()) if network else None,
+            },
         )  # fmt: skip
         (folder / name).mkdir()
         model = TrainedModel(recipe, network, lift, Upsampler.from_sampling(sampling.ups))
