@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -17,7 +18,7 @@ from toys import (
     training_params,
 )
 
-from hmdiff.benchmarks import commands, growth, loop, picture, reference, training
+from hmdiff.benchmarks import commands, growth, loop, picture, readers, reference, training
 from hmdiff.benchmarks.timing import exponent, interleaved, rates, speed_up
 from hmdiff.inference import Predictor
 from hmdiff.machine import FIELDS, describe, record
@@ -120,3 +121,12 @@ def test_make_is_not_called_where_it_would_set_up_or_run_something(tmp_path, mon
         )
         found = commands.commands()
         assert ("no-op snakemake" in found) is expected and "no-op make tables" not in found
+
+
+def test_readers_are_timed_on_rendered_copies_of_every_set_that_the_paper_uses():
+    params = readers._params(Path(__file__).parent.parent, 30)
+    assert set(params.datasets) == set(params.standins) == {
+        "human36m", "3dpw", "up3d", "muco", "coco", "mpii", "freihand",
+    }  # fmt: skip
+    assert {item.train for item in params.standins.values()} == {30}
+    assert params.acquire.source == "rendered"

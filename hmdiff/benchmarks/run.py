@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from hmdiff.benchmarks import commands, data, growth, loop, training
+from hmdiff.benchmarks import commands, data, growth, loop, readers, training
 from hmdiff.benchmarks.picture import draw
 from hmdiff.benchmarks.timing import rates, speed_up
 from hmdiff.bodies.model import BodyModel
@@ -34,6 +34,7 @@ class Sizes:
 
     repeats: int = 3
     batch: int = 8  # images at once, where there are several
+    samples: int = 50  # of the data sets whose reading is timed; and ten times as many
     loop_images: int = 1  # of the loop alone, whose reference takes most of the time
 
 
@@ -149,6 +150,10 @@ def _data(project: Project, sizes: Sizes) -> list[dict[str, Any]]:
     return data.records(project.params, sizes.repeats)
 
 
+def _readers(project: Project, sizes: Sizes) -> list[dict[str, Any]]:
+    return readers.records(Path("models"), sizes.samples)
+
+
 def _commands(project: Project, sizes: Sizes) -> list[dict[str, Any]]:
     return commands.records(sizes.repeats, commands.commands())
 
@@ -161,5 +166,6 @@ SUBJECTS: dict[str, Callable[[Project, Sizes], list[dict[str, Any]]]] = {
     "extractor": _extractor,
     "growth": _growth,
     "data": _data,
+    "readers": _readers,
     "commands": _commands,
 }
