@@ -1,4 +1,4 @@
-"""The real pipeline at the smoke preset, from nothing to Table 6, once through each engine."""
+"""The real pipeline at the smoke preset, from nothing to the last table, once through each engine."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from ruamel.yaml import YAML
 
 pytestmark = pytest.mark.pipeline
 
-TABLES = [f"table{number}" for number in range(1, 7)]
+TABLES = [f"table{number}" for number in range(1, 8)]
 # What is timed differs from run to run, and so do the table and the page that show it.
 TIMED = {
     "runs/speed.json", "results/table6.csv", "results/table6.tex", "results/table6.json",
