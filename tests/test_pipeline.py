@@ -1,4 +1,4 @@
-"""The real pipeline at the smoke preset, from nothing to the last table, once through each engine."""
+"""The real pipeline at the smoke preset, from nothing to all tables, once through each engine."""
 
 from __future__ import annotations
 

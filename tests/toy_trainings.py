@@ -200,6 +200,7 @@ def carry_out(request: dict) -> None:
 
 
 def serve() -> None:
+    import timm  # noqa: F401 - here, so that no fork spends seconds on it
 
     for line in sys.stdin:
         request = json.loads(line)

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
-from scipy.stats import norm, rankdata
+from scipy.special import ndtri
 
 from hmdiff.evaluation.bootstrap import LEVEL
 
@@ -43,7 +43,7 @@ def fit_scale(error: np.ndarray, spread: np.ndarray) -> float | None:
 
 def covered(error: np.ndarray, spread: np.ndarray, level: float, scale: float = 1.0) -> np.ndarray:
     """Share (n, P) of a joint's coordinates inside the central ``level`` interval."""
-    half = norm.ppf((1 + level) / 2) * scale * spread
+    half = ndtri((1 + level) / 2) * scale * spread
     return (np.abs(error) <= half[..., None]).mean(axis=-1)
 
 
@@ -59,6 +59,8 @@ def pearson(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
 def spearman(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """Rank correlation, shaped as :func:`pearson`."""
+    from scipy.stats import rankdata  # here, since it takes a second and most stages rank nothing
+
     return pearson(rankdata(first, axis=-2), rankdata(second, axis=-2))
 
 
