@@ -90,7 +90,7 @@ def read_json(path: str | Path) -> Any:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; run the stage that writes it") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # of no JSON, no text, or thousands of brackets
         raise UserError(f"{path}: not valid JSON ({error}); delete it and run its stage") from None
 
 

@@ -59,6 +59,8 @@ def read_arrays(path: Path, kind: Kind) -> dict[str, Any]:
             array = as_array(content[key])
         except ValueError as error:
             raise UserError(f"{path}: {key} {error}; use the official file") from None
+        if sp.issparse(array) and key != "J_regressor":
+            raise UserError(f"{path}: {key} is a sparse matrix; use the official file")
         if key == "shapedirs" and isinstance(array, np.ndarray) and array.ndim == 3:
             array = array[..., :_BETAS]
         found = getattr(array, "shape", None)
@@ -130,7 +132,7 @@ def read_regressor(path: Path, kind: Kind) -> np.ndarray:
         regressor = np.load(path, allow_pickle=False)
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; it holds the {shape[0]} scored joints") from None
-    except (ValueError, EOFError, OSError):
+    except (ValueError, EOFError, OSError, MemoryError):
         raise UserError(f"{path}: not a readable .npy array; copy the file again") from None
     if getattr(regressor, "shape", None) != shape or regressor.dtype.kind not in "biuf":
         raise UserError(f"{path}: not a numeric array of shape {shape}; copy the file again")

@@ -9,27 +9,38 @@ from __future__ import annotations
 
 import pickle
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import scipy.sparse as sp
 
+from hmdiff.bodies.pickled_arrays import MakeArray, MakeScalar, PickledArray, PickledType
 from hmdiff.errors import UserError
 
 _PYTHON_2 = {"__builtin__": "builtins", "copy_reg": "copyreg"}
-# Globals that are handed out as they are.
+_LARGEST = 10**7  # entries of a list of lists, or rows or columns of a sparse matrix
+
+
+class _NoBytes:
+    """``bytes`` as it is called for those of an empty array; of a number it would claim memory."""
+
+    __slots__ = ()
+
+    def __call__(self) -> bytes:
+        return b""
+
+
+# What is handed out for a global.
 _ALLOWED: dict[tuple[str, str], Any] = {
-    ("numpy", "ndarray"): np.ndarray,
-    ("numpy", "dtype"): np.dtype,
+    ("numpy", "ndarray"): PickledArray,
+    ("numpy", "dtype"): PickledType,
     ("builtins", "set"): set,
-    ("builtins", "bytes"): bytes,  # of an empty array
+    ("builtins", "bytes"): _NoBytes(),
     ("builtins", "object"): object,
 }
-_ALLOWED |= {
-    (f"{core}.multiarray", name): getattr(np._core.multiarray, name)
-    for core in ("numpy.core", "numpy._core")
-    for name in ("_reconstruct", "scalar")
-}
+for _core in ("numpy.core", "numpy._core"):
+    _ALLOWED[f"{_core}.multiarray", "_reconstruct"] = MakeArray()
+    _ALLOWED[f"{_core}.multiarray", "scalar"] = MakeScalar()
 
 
 class _Record:
@@ -93,7 +104,25 @@ class _EncodeLatin1:
         return text.encode("latin1")
 
 
-class _Unpickler(pickle.Unpickler):
+class _WholeLines:
+    """A file that ends within no line: the unpickler below takes half a name for one."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.read, self.readinto, self._readline = file.read, file.readinto, file.readline
+
+    def readline(self) -> bytes:
+        line = self._readline()
+        if not line.endswith(b"\n"):
+            raise EOFError
+        return line
+
+
+class _Unpickler(pickle._Unpickler):
+    """The one written in Python, whose memo is a dictionary.
+
+    That of C is an array: ten bytes of a file that name the last place in it claim 64 GB.
+    """
+
     def find_class(self, module: str, name: str) -> Any:
         module = _PYTHON_2.get(module, module)
         if (module, name) in _ALLOWED:
@@ -120,7 +149,7 @@ def read_pickle(path: Path) -> dict[str, Any]:
     """
     try:
         with open(path, "rb") as file:
-            content = _Unpickler(file, encoding="latin1").load()
+            content = _Unpickler(_WholeLines(file), encoding="latin1").load()
     except FileNotFoundError:
         raise UserError(
             f"{path}: no such file; put it in place or run the stage that writes it"
@@ -150,12 +179,44 @@ def as_array(value: Any) -> np.ndarray | sp.csc_matrix | str:
     Raises:
         ValueError: the value is something else, such as a chumpy formula that is not a selection.
     """
+    try:
+        return _as_array(value)
+    except (TypeError, IndexError, OverflowError, AttributeError, RecursionError) as error:
+        raise ValueError(f"is damaged ({error})") from None
+
+
+def as_numbers(value: Any) -> np.ndarray:
+    """``value``, an array, a number or nested lists of them, as float64.
+
+    Raises:
+        ValueError: it is something else, or lists that hold each other a thousandfold.
+    """
+    _check_amount(value)
+    try:
+        return np.asarray(value, dtype=np.float64)
+    except (TypeError, OverflowError, RecursionError) as error:
+        raise ValueError(str(error)) from None
+
+
+def _check_amount(value: Any) -> None:
+    waiting, count = [value], 0
+    while waiting:
+        item = waiting.pop()
+        if isinstance(item, list | tuple):
+            waiting += item
+        count += 1
+        if count + len(waiting) > _LARGEST:
+            raise ValueError("lists without end")
+
+
+def _as_array(value: Any) -> np.ndarray | sp.csc_matrix | str:
     if isinstance(value, _Sparse):
         return _sparse(value)
     if isinstance(value, _Chumpy):
         return _chumpy(value.state)
     if isinstance(value, str):
         return value
+    _check_amount(value)
     array = np.asarray(value)
     if array.dtype.kind not in "biuf":
         raise ValueError(f"is not numeric but {array.dtype}")
@@ -179,6 +240,9 @@ def _sparse(value: _Sparse) -> sp.csc_matrix:
     if shape is None or not {"data", "indices", "indptr"} <= state.keys():
         raise ValueError("is a sparse matrix without its arrays")
     parts = tuple(np.asarray(state[key]) for key in ("data", "indices", "indptr"))
-    matrix = value.layout(parts, shape=tuple(int(size) for size in shape))
+    rows, columns = (int(size) for size in shape)
+    if max(rows, columns) > _LARGEST or any(part.dtype.kind not in "biuf" for part in parts):
+        raise ValueError("is a sparse matrix of no such model")
+    matrix = value.layout(parts, shape=(rows, columns))
     matrix.check_format(full_check=True)
     return sp.csc_matrix(matrix)

@@ -6,7 +6,17 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from hmdiff.datasets.fitted import Shot, as_fit, damaged, read_box, read_camera, read_fit, read_fits
+from hmdiff.datasets.fitted import (
+    DAMAGE,
+    Shot,
+    as_fit,
+    below,
+    damaged,
+    read_box,
+    read_camera,
+    read_fit,
+    read_fits,
+)
 from hmdiff.datasets.sample import Sample
 from hmdiff.datasets.streaming import Index, entries
 from hmdiff.datasets.tally import Tally
@@ -55,13 +65,13 @@ def read_people(
                     camera = fit["cam_param"]
                     yield Sample(
                         sample_id=f"{Path(name).stem}/{number}",
-                        image=images / Path(name).name,
+                        image=below(images, Path(name).name),
                         split="train",
                         bbox=box,
                         camera=read_camera(camera["focal"], camera["princpt"]),
                         **read_fit(fit["smpl_param"]),
                     )
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except DAMAGE as error:
             raise damaged(path, entry, error) from None
 
 

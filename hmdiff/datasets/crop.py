@@ -16,6 +16,11 @@ from hmdiff.errors import UserError
 # the decoder's blocks, decides what the crop looks like (Pillow's advice for its `reducing_gap`).
 GAP = 2.0
 LARGEST = 10.0  # times the longer side of the image: a square beyond it is a damaged annotation
+# What Pillow raises of a damaged image.
+_UNDECODABLE = (
+    OSError, SyntaxError, ValueError, TypeError, EOFError, OverflowError, MemoryError,
+    Image.DecompressionBombError,
+)  # fmt: skip
 
 
 class UnreadableImage(UserError):
@@ -71,8 +76,10 @@ def crop_image(path: Path, square: Square, size: int) -> Image.Image:
     try:
         with Image.open(path) as image:
             width = image.width
-            if square.side > LARGEST * max(image.size):
-                raise UserError(f"{path}: its box is far too large; put back the annotations")
+            if max(square.side, abs(square.left), abs(square.top)) > LARGEST * max(image.size):
+                raise UserError(
+                    f"{path}: its box is far too large or far away; put back the annotations"
+                )
             reduction = max(1, min(math.floor(square.side / size / GAP), *image.size))
             image.draft("RGB", (image.width // reduction, image.height // reduction))
             # JPEG decodes at 1/2, 1/4 or 1/8 exactly; only the last block is rounded up.
@@ -80,7 +87,7 @@ def crop_image(path: Path, square: Square, size: int) -> Image.Image:
             return cut(image.convert("RGB"), square, factor, size)
     except FileNotFoundError:
         raise UnreadableImage(f"{path}: no such image; put it back or run acquire again") from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except _UNDECODABLE as error:
         raise UnreadableImage(f"{path}: not a readable image ({error}); put it back") from None
 
 

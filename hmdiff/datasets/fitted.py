@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,11 @@ import numpy as np
 from hmdiff.datasets.camera import intrinsics
 from hmdiff.datasets.streaming import members
 from hmdiff.errors import UserError
+
+# What the parts of an entry raise when they are missing or something else than they should be.
+DAMAGE = (
+    KeyError, IndexError, TypeError, ValueError, AttributeError, OverflowError, RecursionError,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -108,6 +113,18 @@ def damaged(path: Path, entry: Any, error: Exception) -> UserError:
     """What to raise where ``entry`` of ``path`` lacks a key or holds something else: ``error``."""
     reason = f"has no {error}" if isinstance(error, KeyError) else f"is damaged ({error})"
     return UserError(f"{path}: {entry} {reason}; put back the annotations")
+
+
+def below(folder: Path, name: str) -> Path:
+    """The file ``name`` of an annotation in ``folder`` or in a folder inside.
+
+    Raises:
+        TypeError, ValueError: it is no text, or leads out of ``folder``.
+    """
+    path = PurePosixPath(name)
+    if path.is_absolute() or ".." in path.parts or "\0" in name:
+        raise ValueError(f"a file name that leads elsewhere, {name!r}")
+    return folder / path
 
 
 def first_present(folder: Path, names: Sequence[str]) -> Path:

@@ -118,7 +118,7 @@ def _entries(path: Path, shape: tuple[int, ...]) -> Iterator[np.ndarray]:
     for entry in entries(path):
         try:
             array = np.array(entry, dtype=np.float64)
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, OverflowError):
             array = np.empty(0)
         if array.shape != shape:
             raise UserError(

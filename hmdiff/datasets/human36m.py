@@ -18,7 +18,7 @@ import numpy as np
 
 from hmdiff.bodies.model import BodyModel
 from hmdiff.datasets.camera import body_to_camera, intrinsics, to_camera
-from hmdiff.datasets.fitted import first_present
+from hmdiff.datasets.fitted import DAMAGE, below, first_present
 from hmdiff.datasets.meshes import RestRoot
 from hmdiff.datasets.sample import Sample
 from hmdiff.datasets.streaming import Index, entries, members
@@ -39,6 +39,7 @@ JOINTS = (
 )  # fmt: skip
 TO_KIND = tuple(JOINTS.index(name) for name in BODY.joints)
 
+PARTS = {"R": (3, 3), "t": (3,), "f": (2,), "c": (2,)}  # of a camera
 FAR_SHAPE = 3.0  # a fit with a larger |beta| is given the mean shape, as in I2L-MeshNet
 
 
@@ -150,7 +151,9 @@ def _read_subject(
     step = params.frame_step
     try:
         cameras = {
-            int(number): Camera(*(np.array(value[key], float) for key in ("R", "t", "f", "c")))
+            int(number): Camera(
+                *(np.array(value[key], float).reshape(shape) for key, shape in PARTS.items())
+            )
             for number, value in stored.items()
         }
         with (
@@ -170,7 +173,7 @@ def _read_subject(
                 fit = fits.get(key)
                 yield Sample(
                     sample_id=Path(image["file_name"]).stem,
-                    image=root / IMAGES / image["file_name"],
+                    image=below(root / IMAGES, image["file_name"]),
                     split=split,
                     bbox=np.array(boxes.get(image["id"]), float).reshape(4),
                     camera=intrinsics(camera.focal, camera.centre),
@@ -179,7 +182,7 @@ def _read_subject(
                     fit_limit=params.fit_limit / 1000,
                     **({} if fit is None else _fit_to_camera(fit, camera, rest_root)),
                 )
-    except (KeyError, ValueError, IndexError, TypeError, AttributeError) as error:
+    except DAMAGE as error:
         raise UserError(
             f"{path}: the subject's annotation files lack {error} or disagree; put them back"
         ) from None

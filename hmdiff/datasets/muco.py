@@ -14,7 +14,17 @@ from typing import Any
 
 import numpy as np
 
-from hmdiff.datasets.fitted import Shot, as_fit, damaged, read_box, read_camera, read_fit, read_fits
+from hmdiff.datasets.fitted import (
+    DAMAGE,
+    Shot,
+    as_fit,
+    below,
+    damaged,
+    read_box,
+    read_camera,
+    read_fit,
+    read_fits,
+)
 from hmdiff.datasets.sample import Sample
 from hmdiff.datasets.streaming import Index, entries
 from hmdiff.datasets.tally import Tally
@@ -97,7 +107,7 @@ def read(root: Path, params: MuCoDataset, tally: Tally) -> Iterator[Sample]:
                     continue
                 sample = {
                     "sample_id": f"{image['id']}/{note['id']}",
-                    "image": root / IMAGES / image["file_name"],
+                    "image": below(root / IMAGES, image["file_name"]),
                     "bbox": box,
                     "camera": read_camera(image["f"], image["c"]),
                     "joints": _joints(note),
@@ -110,7 +120,7 @@ def read(root: Path, params: MuCoDataset, tally: Tally) -> Iterator[Sample]:
                     **sample,
                     **({} if fit is None else read_fit(fit)),
                 )
-        except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        except DAMAGE as error:
             raise damaged(path, entry, error) from None
 
 

@@ -17,11 +17,23 @@ from torch.utils.data import Dataset
 from hmdiff.bodies.model import BodyModel
 from hmdiff.datasets.sample import SPLITS
 from hmdiff.errors import UserError
+from hmdiff.hdf5 import DAMAGE, own_array
+from hmdiff.kinds import KINDS, Kind
 
 DATASETS = {
     "image", "bbox", "camera", "split", "pose", "betas", "joints", "root", "valid_mesh",
     "valid_joints", "sample_id",
 }  # fmt: skip
+_DECODING = (OSError, SyntaxError, ValueError, TypeError, EOFError, Image.DecompressionBombError)
+
+
+def row_shapes(kind: Kind) -> dict[str, tuple[int, ...]]:
+    """The shape of a row of each data set; ``vertices`` need not be there."""
+    return {
+        "image": (), "sample_id": (), "split": (), "bbox": (4,), "camera": (3, 3),
+        "pose": (kind.parameters,), "betas": (10,), "joints": (kind.joint_count, 3), "root": (3,),
+        "valid_mesh": (), "valid_joints": (kind.joint_count,), "vertices": (kind.vertices, 3),
+    }  # fmt: skip
 
 
 class PreparedFile:
@@ -71,7 +83,10 @@ class PreparedFile:
     def jpeg(self, index: int) -> bytes:
         """The JPEG bytes of one crop."""
         self._open()
-        return self._images[index].tobytes()
+        try:
+            return self._images[index].tobytes()
+        except DAMAGE as error:
+            raise UserError(f"{self.path}: image {index}: {error}; {self._remedy()}") from None
 
     def image(self, index: int, size: int | None = None) -> np.ndarray:
         """(size, size, 3) uint8 RGB; at the stored size where ``size`` is None.
@@ -85,7 +100,7 @@ class PreparedFile:
                     if image.size != (size, size):
                         image = image.resize((size, size), Image.Resampling.BILINEAR)
                 return np.array(image)
-        except OSError as error:
+        except _DECODING as error:
             raise UserError(f"{self.path}: image {index}: {error}; {self._remedy()}") from None
 
     def array(self, name: str) -> np.ndarray:
@@ -98,7 +113,10 @@ class PreparedFile:
 
     def sample_ids(self) -> list[str]:
         """The sample ids, by row."""
-        return [name.decode() for name in self.array("sample_id")]
+        try:
+            return [name.decode() for name in self.array("sample_id")]
+        except UnicodeDecodeError:
+            raise self._unreadable("sample_id") from None
 
     def meshes(self, indices: np.ndarray, body: BodyModel) -> np.ndarray:
         """(n, V, 3) float32 meshes of rows ``indices``, metres, relative to their own root joint.
@@ -132,11 +150,14 @@ class PreparedFile:
         file = self._open()
         try:
             return file[name][rows]
-        except (KeyError, OSError):
-            raise UserError(
-                f"{self.path}: {name} of {file.attrs['dataset']} is not readable; delete the file "
-                f"and {self._remedy()}"
-            ) from None
+        except DAMAGE:
+            raise self._unreadable(name) from None
+
+    def _unreadable(self, name: str) -> UserError:
+        return UserError(
+            f"{self.path}: {name} of {self.attrs['dataset']} is not readable; delete the file and "
+            f"{self._remedy()}"
+        )
 
     def _open(self) -> h5py.File:
         if self._file is None or self._process != os.getpid():
@@ -144,20 +165,44 @@ class PreparedFile:
                 raise UserError(f"{self.path}: no such file; {self._remedy()}")
             try:
                 file = h5py.File(self.path, "r")
-            except OSError:
+            except DAMAGE:
                 raise UserError(
                     f"{self.path}: is cut or not HDF5; delete it and {self._remedy()}"
                 ) from None
-            missing = {"dataset", "kind", "source"} - set(file.attrs)
-            missing |= DATASETS - set(file)
-            if missing:
+            try:
+                self._check(file)
+            except DAMAGE as error:
                 file.close()
+                reason = " ".join(str(error).split())
                 raise UserError(
-                    f"{self.path}: has no {sorted(missing)[0]!r}, so it is no prepared file; "
-                    f"delete it and {self._remedy()}"
-                )
+                    f"{self.path}: is damaged ({reason}); delete it and {self._remedy()}"
+                ) from None
+            except UserError:
+                file.close()
+                raise
             self._file, self._images, self._process = file, file["image"], os.getpid()
         return self._file
+
+    def _check(self, file: h5py.File) -> None:
+        """Raise a UserError for what is missing, or one of DAMAGE for what is wrong."""
+        missing = {"dataset", "kind", "source"} - set(file.attrs)
+        missing |= DATASETS - set(file)
+        if missing:
+            raise UserError(
+                f"{self.path}: has no {sorted(missing)[0]!r}, so it is no prepared file; "
+                f"delete it and {self._remedy()}"
+            )
+        dict(file.attrs)  # all of them can be read
+        for name, shape in row_shapes(KINDS[file.attrs["kind"]]).items():
+            if name not in DATASETS and name not in file:
+                continue
+            found = own_array(file, name, "O" if name in ("image", "sample_id") else "biuf")
+            if found.shape != (len(file["split"]), *shape):
+                raise ValueError(f"{name}: shape {found.shape}")
+        if h5py.check_vlen_dtype(file["image"].dtype) != np.uint8:
+            raise ValueError("image: no bytes")
+        if h5py.check_string_dtype(file["sample_id"].dtype) is None:
+            raise ValueError("sample_id: no texts")
 
     def _remedy(self) -> str:
         return f"run prepare@{self.path.stem}"

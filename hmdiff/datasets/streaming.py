@@ -90,6 +90,8 @@ class Index:
             self._database.execute(
                 "INSERT OR REPLACE INTO entries VALUES (?, ?)", (str(key), json.dumps(value))
             )
+        except RecursionError:
+            raise UserError(f"an entry of the annotations is nested endlessly; {_REMEDY}") from None
         except sqlite3.OperationalError as error:
             raise UserError(
                 f"TMPDIR: the index of the annotations cannot be written ({error}); make room there"

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from hmdiff.bodies.model import BodyModel
-from hmdiff.bodies.unpickle import read_pickle
+from hmdiff.bodies.unpickle import as_numbers, read_pickle
 from hmdiff.datasets.camera import body_to_camera, project, tight_box, to_camera
 from hmdiff.datasets.meshes import RestRoot
 from hmdiff.datasets.sample import Sample
@@ -197,7 +197,7 @@ def _parse(path: Path, gendered: bool) -> tuple[CameraTrack, list[Person]]:
 def _gender(path: Path, value: dict[str, Any], index: int) -> str:
     genders = _entry(path, value, "genders")
     gender = genders[index] if isinstance(genders, list) and index < len(genders) else None
-    if gender not in tuple(LETTERS):
+    if not isinstance(gender, str) or gender not in LETTERS:
         raise UserError(f"{path}: genders: {gender!r} for person {index}; put back the file")
     return gender
 
@@ -213,7 +213,7 @@ def _array(
 ) -> np.ndarray:
     entry = _entry(path, value, key)
     try:
-        array = np.asarray(entry if index is None else entry[index], dtype=np.float64)
+        array = as_numbers(entry if index is None else entry[index])
     except (IndexError, KeyError, TypeError, ValueError) as error:
         raise UserError(f"{path}: {key}: not readable ({error}); put back the file") from None
     if array.ndim != len(shape) or any(

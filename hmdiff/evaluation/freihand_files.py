@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import json
 import zipfile
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import chain
@@ -16,6 +15,7 @@ import numpy as np
 import orjson
 
 from hmdiff.errors import UserError
+from hmdiff.evaluation.npz_rows import DAMAGE
 from hmdiff.evaluation.scoring import Points
 from hmdiff.files import atomic_file
 from hmdiff.kinds import HAND
@@ -106,7 +106,7 @@ def _zipped(path: Path) -> bytes:
             return archive.read(MEMBER)
     except FileNotFoundError:
         raise _missing(path) from None
-    except (zipfile.BadZipFile, RuntimeError, EOFError, zlib.error) as error:
+    except DAMAGE as error:
         raise UserError(f"{path}: not a readable zip ({error}); zip {MEMBER} again") from None
 
 
@@ -134,7 +134,7 @@ def _array(path: Path, values: Any, name: str) -> np.ndarray:
             size = len(values) * count * numbers
             flat = np.fromiter(points(points(values)), np.float64, size)
             return flat.reshape(-1, count, numbers)
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError):
         pass
     raise UserError(f"{path}: {_fault(values, name)}; predict MANO's joints and vertices in "
                     "FreiHAND's order")  # fmt: skip
@@ -153,7 +153,7 @@ def _fault(values: Any, name: str) -> str:
 def _shape(value: Any) -> tuple[int, ...] | str:
     try:
         return np.array(value, np.float64).shape
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError):
         return "none (ragged, or not numbers)"
 
 

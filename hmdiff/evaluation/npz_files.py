@@ -33,7 +33,13 @@ def read_points(file: NpzRows, protocol: Protocol, truth: bool) -> Points:
         joints = file.rows("joints", (BODY.joint_count, 3))
     ids = None
     if "sample_id" in file:
-        ids = file.array("sample_id").astype(np.str_)
+        ids = file.array("sample_id")
+        try:
+            if ids.dtype.kind not in "USiu":
+                raise ValueError(f"are {ids.dtype}")
+            ids = ids.astype(np.str_)
+        except ValueError as error:
+            raise UserError(f"{file.path}: sample_id: {error}; save numbers or text") from None
     points = Points(str(file.path), joints, vertices, ids)
     if ids is not None and ids.shape != (len(points),):
         raise UserError(

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import lzma
+import math
 import os
 import shutil
+import struct
 import tempfile
 import zipfile
+import zlib
 from pathlib import Path
 from types import TracebackType
 from typing import IO
@@ -15,6 +19,11 @@ import numpy as np
 from hmdiff.errors import UserError
 
 _LOCAL_HEADER = 30  # bytes of a zip member's own header before its name; ends in two lengths
+# What a damaged zip, or a damaged array in it, makes zipfile and numpy raise.
+DAMAGE = (
+    zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, OSError, ValueError, TypeError,
+    EOFError, RuntimeError, OverflowError, MemoryError, SyntaxError, IndexError, KeyError,
+)  # fmt: skip
 _NUMBERS = "fiu"  # dtype kinds
 
 
@@ -36,7 +45,7 @@ class NpzRows:
                 self._members = {info.filename: info for info in archive.infolist()}
         except FileNotFoundError:
             raise UserError(f"{path}: no such file; name an .npz of vertices in metres") from None
-        except (zipfile.BadZipFile, IsADirectoryError):
+        except DAMAGE:
             raise UserError(f"{path}: is cut or no .npz; write it again with np.savez") from None
 
     def __enter__(self) -> NpzRows:
@@ -57,12 +66,12 @@ class NpzRows:
         Raises:
             UserError: there is none, or it is damaged or a pickled object.
         """
+        if name not in self:
+            raise self._missing(name)
         try:
             with np.load(self.path, allow_pickle=False) as content:
                 return content[name]
-        except KeyError:
-            raise self._missing(name) from None
-        except (ValueError, zipfile.BadZipFile, EOFError) as error:
+        except DAMAGE as error:
             raise UserError(f"{self.path}: {name}: {error}; save plain numbers or text") from None
 
     def rows(self, name: str, shape: tuple[int, ...]) -> Rows:
@@ -74,16 +83,16 @@ class NpzRows:
         if name not in self:
             raise self._missing(name)
         info = self._members[f"{name}.npy"]
-        file, start = self._stored(info) if _is_stored(info) else self._unpacked(info, name)
-        self._files.append(file)
-        file.seek(start)
         try:
+            file, start = self._stored(info) if _is_stored(info) else self._unpacked(info)
+            self._files.append(file)
+            file.seek(start)
             version = np.lib.format.read_magic(file)
             read = {(1, 0): np.lib.format.read_array_header_1_0}.get(
                 version, np.lib.format.read_array_header_2_0
             )
             found, fortran, dtype = read(file)
-        except ValueError as error:
+        except DAMAGE as error:
             raise UserError(f"{self.path}: {name}: {error}; write it again with np.savez") from None
         if dtype.kind not in _NUMBERS or len(found) < 2 or found[1:] != shape:
             wanted = ", ".join(["n", *map(str, shape)])
@@ -95,8 +104,9 @@ class NpzRows:
             raise UserError(
                 f"{self.path}: {name}: in Fortran order; save np.ascontiguousarray of it"
             )
-        numbers = int(np.prod(found)) * dtype.itemsize
-        if file.tell() - start + numbers != info.file_size:
+        numbers = math.prod(found) * dtype.itemsize
+        size = os.fstat(file.fileno()).st_size
+        if file.tell() - start + numbers != info.file_size or file.tell() + numbers > size:
             raise UserError(f"{self.path}: {name}: is cut; write it again with np.savez")
         return Rows(file, file.tell(), found, dtype)
 
@@ -107,14 +117,14 @@ class NpzRows:
         name, extra = (int.from_bytes(lengths[i : i + 2], "little") for i in (0, 2))
         return file, info.header_offset + _LOCAL_HEADER + name + extra
 
-    def _unpacked(self, info: zipfile.ZipInfo, name: str) -> tuple[IO[bytes], int]:
+    def _unpacked(self, info: zipfile.ZipInfo) -> tuple[IO[bytes], int]:
         file = tempfile.TemporaryFile()  # noqa: SIM115, closed with self
         try:
             with zipfile.ZipFile(self.path) as archive, archive.open(info) as member:
                 shutil.copyfileobj(member, file, 2**22)
-        except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError) as error:
+        except DAMAGE:
             file.close()
-            raise UserError(f"{self.path}: {name}: {error}; write it again with np.savez") from None
+            raise
         file.flush()
         return file, 0
 

@@ -142,6 +142,8 @@ def _check(points: Points, rows: np.ndarray, field: str, values: np.ndarray) -> 
             "finite; predict it again"
         )
     extent = np.median(np.ptp(values, axis=1).max(axis=1))
+    # One point may be far off, but not so far that its square has no place in a float.
+    extent = max(extent, 1e-6 * np.abs(values).max())
     if extent > LARGEST:
         raise UserError(
             f"{points.name}: {field}: {points.label(rows[0])} and others measure {extent:.0f} m; "

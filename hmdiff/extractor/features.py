@@ -16,6 +16,7 @@ import hmdiff
 from hmdiff.datasets.sample import SPLITS
 from hmdiff.errors import UserError
 from hmdiff.files import atomic_file, require_room
+from hmdiff.hdf5 import DAMAGE, own_array
 
 UNITS = "metres; root-relative camera frame: x right, y down, z forward"
 ARRAYS = (
@@ -163,18 +164,36 @@ class _MappedFile:
             raise UserError(f"{path}: no such file; {remedy}")
         try:
             with h5py.File(path, "r") as file:
-                chosen = file["split"][:] == SPLITS.index(split)
+                chosen = own_array(file, "split", "biu")[:] == SPLITS.index(split)
                 if not copies:
-                    chosen &= file["copy"][:] == 0
+                    chosen &= own_array(file, "copy", "biu")[:] == 0
                 self.rows = np.flatnonzero(chosen)
-                ids = file["sample_id"].asstr()[:]
+                ids = own_array(file, "sample_id", "O").asstr()[:]
                 self.sample_id = [str(ids[row]) for row in self.rows]
                 self.dataset = str(file.attrs["dataset"])
-                self.arrays = {name: _mapped(path, file[name]) for name in ARRAYS}
+                self.arrays = {
+                    name: _mapped(path, own_array(file, name, "biuf")) for name in ARRAYS
+                }
+                _check_shapes(self.arrays, len(ids))
         except OSError:
             raise UserError(f"{path}: is cut or not HDF5; delete it and {remedy}") from None
-        except KeyError as error:
-            raise UserError(f"{path}: {error.args[0]}; delete it and {remedy}") from None
+        except DAMAGE as error:
+            reason = " ".join(str(error).split())
+            raise UserError(f"{path}: is damaged ({reason}); delete it and {remedy}") from None
+
+
+def _check_shapes(arrays: Mapping[str, np.ndarray], count: int) -> None:
+    draws, joints = arrays["draws"].shape[1:3]
+    wanted = dict.fromkeys(("centre", "peak", "spread", "joints"), (joints, 3)) | {
+        "draws": (draws, joints, 3),
+        "coarse": (*arrays["coarse"].shape[1:2], 3),
+        "image_feature": arrays["image_feature"].shape[1:2] + arrays["image_feature"].shape[2:3],
+        "valid_mesh": (),
+        "valid_joints": (joints,),
+    }
+    for name, shape in wanted.items():
+        if arrays[name].shape != (count, *shape):
+            raise ValueError(f"{name}: shape {arrays[name].shape}")
 
 
 def _mapped(path: Path, dataset: h5py.Dataset) -> np.ndarray:
