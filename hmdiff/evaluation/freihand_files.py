@@ -15,7 +15,7 @@ import numpy as np
 import orjson
 
 from hmdiff.errors import UserError
-from hmdiff.evaluation.npz_rows import DAMAGE
+from hmdiff.evaluation.npz_rows import DAMAGE, system_failed
 from hmdiff.evaluation.scoring import Points
 from hmdiff.files import atomic_file
 from hmdiff.kinds import HAND
@@ -107,6 +107,8 @@ def _zipped(path: Path) -> bytes:
     except FileNotFoundError:
         raise _missing(path) from None
     except DAMAGE as error:
+        if system_failed(error):
+            raise
         raise UserError(f"{path}: not a readable zip ({error}); zip {MEMBER} again") from None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import lzma
 import math
 import os
@@ -27,6 +28,11 @@ DAMAGE = (
 _NUMBERS = "fiu"  # dtype kinds
 
 
+def system_failed(error: Exception) -> bool:
+    """Whether the disk or a right is at fault, and not what the file says."""
+    return isinstance(error, OSError) and error.errno not in (None, errno.EINVAL)
+
+
 class NpzRows:
     """An .npz file whose arrays are read by rows.
 
@@ -45,7 +51,9 @@ class NpzRows:
                 self._members = {info.filename: info for info in archive.infolist()}
         except FileNotFoundError:
             raise UserError(f"{path}: no such file; name an .npz of vertices in metres") from None
-        except DAMAGE:
+        except DAMAGE as error:
+            if system_failed(error):
+                raise
             raise UserError(f"{path}: is cut or no .npz; write it again with np.savez") from None
 
     def __enter__(self) -> NpzRows:
@@ -72,6 +80,8 @@ class NpzRows:
             with np.load(self.path, allow_pickle=False) as content:
                 return content[name]
         except DAMAGE as error:
+            if system_failed(error):
+                raise
             raise UserError(f"{self.path}: {name}: {error}; save plain numbers or text") from None
 
     def rows(self, name: str, shape: tuple[int, ...]) -> Rows:
@@ -93,6 +103,8 @@ class NpzRows:
             )
             found, fortran, dtype = read(file)
         except DAMAGE as error:
+            if system_failed(error):
+                raise
             raise UserError(f"{self.path}: {name}: {error}; write it again with np.savez") from None
         if dtype.kind not in _NUMBERS or len(found) < 2 or found[1:] != shape:
             wanted = ", ".join(["n", *map(str, shape)])
