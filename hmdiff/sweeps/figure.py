@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from hmdiff.figures.drawing import folded
 from hmdiff.sweeps.results import Record
 from hmdiff.tables.notices import STAND_IN
 from hmdiff.tables.paper import dataset_title
@@ -13,6 +13,7 @@ from hmdiff.tables.paper import dataset_title
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+LINE = 110  # characters of the caption
 WIDE = 8  # values further apart than this factor stand on a logarithmic axis
 
 
@@ -29,10 +30,12 @@ def caption(found: Sequence[Record]) -> str:
     for name in ("steps", "chains"):
         values = {getattr(record, name) for record in primary}
         how += [f"{values.pop()} {name}"] if len(values) == 1 else []
+    if any(record.active_steps for record in primary):
+        how.append("below each value the mean number of steps with DAT")
     sentences = [
         f"{one.parameter}: mean {one.metric} over {where}, {', '.join(how)}.",
-        "Bars: 95 % bootstrap intervals over the images, of one seed; those of two values overlap "
-        "more than their paired difference, which the CSV has. Orange: the configured value.",
+        "Bars: 95 % bootstrap intervals over the images, one seed; paired differences are in the "
+        "CSV. Orange: the configured value.",
     ]
     failed = [str(record.value) for record in primary if record.failure]
     if failed:
@@ -50,7 +53,7 @@ def draw_sweep(found: Sequence[Record], text: str) -> Figure:
         isinstance(value, int | float) and not isinstance(value, bool) for value in values
     )
     places = values if numbers else list(range(len(values)))
-    figure = Figure((6.0, 4.2), layout="constrained")
+    figure = Figure((7.0, 4.4), layout="constrained")
     panel = figure.subplots()
     for place, record in zip(places, primary, strict=True):
         colour = "C1" if record.configured else "C0"
@@ -68,10 +71,18 @@ def draw_sweep(found: Sequence[Record], text: str) -> Figure:
         panel.plot(*zip(*shown, strict=True), color="0.7", lw=1, zorder=0)
         if min(values) > 0 and max(values) > WIDE * min(values):
             panel.set_xscale("log")
-    panel.set_xticks(places, [str(value) for value in values])
+    panel.set_xticks(places, [_label(record) for record in primary])
+    panel.margins(x=0.12)
     panel.minorticks_off()
     panel.set_xlabel(primary[0].parameter)
     panel.set_ylabel(f"{primary[0].metric} ({primary[0].unit})")
     panel.grid(alpha=0.3)
-    figure.supxlabel(folded(text), fontsize=6)
+    figure.supxlabel(textwrap.fill(text, LINE), fontsize=7)
     return figure
+
+
+def _label(record: Record) -> str:
+    """A value, and below it in how many steps DAT was active, if at all."""
+    return (
+        f"{record.value}\n{record.active_steps:.1f}" if record.active_steps else f"{record.value}"
+    )
