@@ -107,7 +107,7 @@ def run(
     save_png(draw_sweep(found, note), out / f"{name}.png")
     paths.append(out / f"{name}.png")
     log_run("sweeps", sweep_run(what, tried, found, note, paths), ABOUT)
-    print(tabulate(table(found), headers="keys", showindex=False, floatfmt=".2f"), note, sep="\n\n")
+    print(tabulate(table(found), headers="keys", showindex=False, floatfmt=".4g"), note, sep="\n\n")
 
 
 def _train(

@@ -136,7 +136,7 @@ def table(found: Sequence[Record]) -> pd.DataFrame:
     for record in found:
         row = rows.setdefault(
             record.value,
-            {record.parameter: record.value, "configured": record.configured, "n": record.n},
+            {record.parameter: str(record.value), "configured": record.configured, "n": record.n},
         )
         row[record.metric] = record.measured
         row[f"{record.metric} low"], row[f"{record.metric} high"] = record.ci_low, record.ci_high
