@@ -15,7 +15,7 @@ from hmdiff.params import load_params
 
 FOLDER = "presets"
 # Sections of named entries, which a preset may add to.
-ADDABLE = ("datasets", "standins", "experiments", "finetunes", "methods", "evaluations")
+ADDABLE = ("datasets", "standins", "experiments", "finetunes", "methods", "evaluations", "sweeps")
 MISSING = object()
 
 

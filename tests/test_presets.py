@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from dvc.repo import Repo
 from ruamel.yaml import YAML
 
 from hmdiff.acquisition import catalogue
@@ -190,3 +191,36 @@ def test_parameters_that_are_not_yaml_are_one_line(params):
     with pytest.raises(UserError, match="not valid YAML") as caught:
         load_params(params)
     assert "\n" not in str(caught.value)
+
+
+def test_the_studys_sweeps_are_stages_and_the_default_has_none(params):
+    """DVC resolves dvc.yaml as it will for the run; nothing is run."""
+    folder = params.parent
+    shutil.copy(ROOT / "dvc.yaml", folder)
+    (folder / ".dvc").mkdir()
+    (folder / ".dvc/config").write_text("[core]\n    no_scm = True\n")
+
+    def resolved() -> dict[str, str]:
+        return {stage.name: stage.cmd for stage in Repo(str(folder)).index.stages}
+
+    committed = resolved()
+    assert not [name for name in committed if name.startswith("sweep")]
+    apply_preset("study", params)
+    sweeps, study = load_params(params).sweeps, resolved()
+    assert set(study) - set(committed) == {f"sweep@{name}" for name in sweeps} != set()
+    for name, sweep in sweeps.items():
+        command = study[f"sweep@{name}"]
+        assert command.startswith(f"hmdiff sweep {name} --model models/train/{sweep.experiment} ")
+        assert f"--steps runs/steps/{sweep.method}.json" in command
+
+
+def test_the_study_compares_learning_rates_with_equal_budgets(params):
+    apply_preset("study", params)
+    found = load_params(params)
+    rates = [item for item in found.sweeps.values() if item.parameter == "training.learning_rate"]
+    assert {item.experiment for item in rates} == {"image", "baseline_a"}
+    assert len({(item.values, item.images) for item in rates}) == 1
+    for item in found.standins.values():
+        assert item.yaw == 180
+    images = found.evaluation.samples
+    assert images >= 200 and all(item.test >= images for item in found.standins.values())

@@ -155,6 +155,23 @@ def evaluate(
 
 
 @app.command()
+def sweep(
+    name: str,
+    model: Model,
+    steps: Steps,
+    features: Features,
+    prepared: Prepared,
+    body: Body,
+    sampling: Sampling,
+    out: Out,
+    params: ParamsFile = PARAMS,
+) -> None:
+    """Try values of one parameter on validation images: CSV, JSON, a figure and MLflow."""
+    _run("sweep", params, name=name, model=model, steps=steps, features=features,
+         prepared=prepared, body=body, sampling=sampling, out=out)  # fmt: skip
+
+
+@app.command()
 def speed(
     model: Model,
     extractor: Extractor,

@@ -36,6 +36,7 @@ from hmdiff.params.runs import (
     ReverseParams,
     SpeedParams,
 )
+from hmdiff.params.sweeps import SweepParams, check_sweeps
 
 
 class Params(Section):
@@ -66,6 +67,7 @@ class Params(Section):
     finetunes: dict[str, FinetuneParams]
     methods: dict[str, MethodParams]
     evaluations: dict[str, EvaluationItem]
+    sweeps: dict[str, SweepParams]
     datasets: dict[str, AnyDataset]
 
     @property
@@ -91,6 +93,7 @@ def load_params(path: str | Path = "params.yaml") -> Params:
         found = "" if first["type"] == "missing" else f" (found {first['input']!r})"
         raise UserError(f"{path}: {key}: {first['msg']}{found}; mend the value") from None
     check_training(params, path)
+    check_sweeps(params, path)
     return params
 
 

@@ -1,0 +1,1 @@
+"""Sweeps: one parameter, several values, one method, validation images alone."""
