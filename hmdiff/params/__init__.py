@@ -39,7 +39,6 @@ from hmdiff.params.runs import (
 )
 from hmdiff.params.sweeps import SweepParams, check_sweeps
 
-
 # Besides its own errors: of a date or a number that is none, of odd tags, of thousands of brackets.
 _NOT_YAML = (
     YAMLError, ValueError, TypeError, AttributeError, IndexError, KeyError, OverflowError,
