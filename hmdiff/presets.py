@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 
 from hmdiff.errors import UserError
 from hmdiff.files import write_text
-from hmdiff.params import load_params
+from hmdiff.params import load_params, read_yaml
 
 FOLDER = "presets"
 # Sections of named entries, which a preset may add to.
@@ -50,10 +51,10 @@ def apply_preset(name: str, params: str | Path = "params.yaml") -> int:
     tree = yaml.load(before)
     if applied in available(folder):
         for section, entry, _ in _additions(yaml, folder / f"{applied}.yaml"):
-            tree[section].pop(entry, None)
+            tree.get(section, {}).pop(entry, None)
     for overlay in dict.fromkeys(("default", name)):
         path = folder / f"{overlay}.yaml"
-        values = yaml.load(path.read_text(encoding="utf-8"))
+        values = _read(yaml, path)
         values.pop("add", None)
         _overlay(tree, values, path, ())
     path = folder / f"{name}.yaml"
@@ -66,12 +67,17 @@ def apply_preset(name: str, params: str | Path = "params.yaml") -> int:
         # In front: what follows the last entry, such as a comment, belongs to the next section.
         tree[section].insert(0, entry, value)
     stream = io.StringIO()
-    yaml.dump(tree, stream)
+    try:
+        yaml.dump(tree, stream)
+        text = stream.getvalue()
+        text.encode()
+    except (YAMLError, ValueError, RecursionError) as error:
+        raise UserError(f"{path}: cannot be written to {params} ({error}); mend it") from None
     changed = _count(yaml.load(before), tree)
-    write_text(params, stream.getvalue())
+    write_text(params, text)
     try:
         load_params(params)
-    except UserError:
+    except BaseException:
         write_text(params, before)
         raise
     return changed
@@ -88,11 +94,24 @@ def _round_trip() -> YAML:
     return yaml
 
 
+def _read(yaml: YAML, path: Path) -> Any:
+    """The mapping in ``path`` as ``yaml`` reads it, once it is known to be one."""
+    _mapping(read_yaml(path), path, "the file")
+    return yaml.load(path.read_text(encoding="utf-8"))
+
+
+def _mapping(value: Any, path: Path, where: str) -> Any:
+    if not isinstance(value, dict):
+        raise UserError(f"{path}: {where}: no keys and values; mend it")
+    return value
+
+
 def _additions(yaml: YAML, path: Path) -> Iterator[tuple[str, str, Any]]:
     """(section, name, value) of each entry that a preset adds, in its order."""
-    for section, entries in yaml.load(path.read_text(encoding="utf-8")).get("add", {}).items():
+    for section, entries in _mapping(_read(yaml, path).get("add", {}), path, "add").items():
         if section not in ADDABLE:
             raise UserError(f"{path}: add.{section}: not one of {', '.join(ADDABLE)}; mend it")
+        _mapping(entries, path, f"add.{section}")
         for entry, value in entries.items():
             yield section, entry, value
 
@@ -100,10 +119,11 @@ def _additions(yaml: YAML, path: Path) -> Iterator[tuple[str, str, Any]]:
 def _overlay(tree: Any, values: Any, path: Path, keys: tuple[str, ...]) -> None:
     for key, value in values.items():
         if key not in tree:
-            where = ".".join((*keys, key))
+            where = ".".join((*keys, str(key)))
             raise UserError(f"{path}: {where}: not a key of params.yaml; correct its name")
         if isinstance(value, dict):
-            _overlay(tree[key], value, path, (*keys, key))
+            inside = (*keys, str(key))
+            _overlay(_mapping(tree[key], path, ".".join(inside)), value, path, inside)
         else:
             tree[key] = value
 

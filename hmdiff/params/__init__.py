@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from reprlib import repr as brief
 from typing import Any, Literal
 
 from pydantic import ValidationError
@@ -36,6 +37,13 @@ from hmdiff.params.runs import (
     ReverseParams,
     SpeedParams,
 )
+
+
+# Besides its own errors: of a date or a number that is none, of odd tags, of thousands of brackets.
+_NOT_YAML = (
+    YAMLError, ValueError, TypeError, AttributeError, IndexError, KeyError, OverflowError,
+    RecursionError,
+)  # fmt: skip
 
 
 class Params(Section):
@@ -88,7 +96,7 @@ def load_params(path: str | Path = "params.yaml") -> Params:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"]) or "the file"
         # Of a key that is missing, pydantic's input is the whole section.
-        found = "" if first["type"] == "missing" else f" (found {first['input']!r})"
+        found = "" if first["type"] == "missing" else f" (found {brief(first['input'])})"
         raise UserError(f"{path}: {key}: {first['msg']}{found}; mend the value") from None
     check_training(params, path)
     return params
@@ -136,6 +144,6 @@ def read_yaml(path: str | Path) -> Any:
         return YAML(typ="safe").load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; run hmdiff in the project's folder") from None
-    except (YAMLError, UnicodeDecodeError) as error:
+    except _NOT_YAML as error:
         reason = " ".join(str(error).split())
         raise UserError(f"{path}: not valid YAML ({reason}); mend or restore it") from None
