@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import base64
+import html
 import os
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -56,6 +58,16 @@ def test_the_page_is_self_contained_and_escapes_names(page):
     assert "default-src 'none'" in page
     assert "SPDX-License-Identifier: MIT" in page  # three.js keeps its notice
     assert len(page) < 3e6
+
+
+def test_names_and_settings_are_no_markup(recovery):
+    evil = "<img src=x onerror=alert(1)><script>alert(1)</script>"
+    settings = {name: evil for name in recovery.settings}
+    page = viewer_page(replace(recovery, settings=settings), make_picture(), evil)
+    plain = viewer_page(recovery, make_picture(), "photo")
+    assert evil not in page and html.escape(evil) in page
+    assert page.count("<script") == plain.count("<script")
+    assert page.count("<img") == plain.count("<img")
 
 
 def browse(path, tmp_path, *arguments: str) -> subprocess.CompletedProcess:
