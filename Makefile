@@ -10,13 +10,17 @@ export DVC_NO_ANALYTICS := 1
 # uv does not read pip's own variable for local wheels.
 export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 
-.PHONY: tables test lint docs ui bench measure verify setup lock clean
+.PHONY: tables test fuzz lint docs ui bench measure verify setup lock clean
 
 tables: $(READY)
 	@$(ACTIVATE) && snakemake --quiet progress --cores $(CORES) all
 
 test: $(READY)
 	@$(ACTIVATE) && python -m pytest
+
+# Damaged and hostile files for every reader, more than 100,000.
+fuzz: $(READY)
+	@$(ACTIVATE) && HMDIFF_FUZZ=6000 python -m pytest tests/test_fuzz.py --dist load -rA
 
 lint: $(READY)
 	@$(ACTIVATE) && ruff check . && ruff format --check .
