@@ -184,6 +184,9 @@ def test_a_server_that_goes_in_mid_run_is_one_warning_and_the_run_can_be_recorde
     from mlflow import MlflowClient
 
     monkeypatch.chdir(tmp_path)
+    # Not the relative default: MLflow keeps its connection for all tests of this process.
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     run = tracking.Run(
         "parent",
         children=[
@@ -202,7 +205,7 @@ def test_a_server_that_goes_in_mid_run_is_one_warning_and_the_run_can_be_recorde
         assert not tracking.log_run("toy", run)
     assert "MLflow: parent was not recorded (the server is gone)" in capfd.readouterr().err
     assert tracking.log_run("toy", run)
-    client = MlflowClient(tracking_uri=tracking.DEFAULT_STORE)
+    client = MlflowClient(tracking_uri=uri)
     found = client.search_runs(
         [client.get_experiment_by_name("toy").experiment_id], "status = 'FINISHED'"
     )

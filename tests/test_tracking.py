@@ -63,7 +63,7 @@ def test_a_run_has_its_child_params_metrics_tags_and_files(store, monkeypatch):
     monkeypatch.chdir(folder)
     from mlflow import MlflowClient
 
-    client = MlflowClient(tracking_uri="sqlite:///mlflow.db")
+    client = MlflowClient(tracking_uri=f"sqlite:///{Path.cwd()}/mlflow.db")
     experiments = [client.get_experiment_by_name(name) for name in ("table0", "table1")]
     assert all(experiments)
     runs = client.search_runs([experiment.experiment_id for experiment in experiments])
@@ -96,7 +96,7 @@ def test_what_is_recorded_already_is_not_recorded_again(store, tmp_path, monkeyp
     monkeypatch.chdir(tmp_path)
     from mlflow import MlflowClient
 
-    client = MlflowClient(tracking_uri="sqlite:///mlflow.db")
+    client = MlflowClient(tracking_uri=f"sqlite:///{Path.cwd()}/mlflow.db")
     experiment = client.get_experiment_by_name("table1").experiment_id
     before = len(client.search_runs([experiment]))
     known = Run("again", tags={"hash": "table1.csv"}, identity="hash")
@@ -116,7 +116,7 @@ def test_files_are_found_after_the_folder_has_moved(store, tmp_path, monkeypatch
     copy.write_text("the moved one")
     from mlflow import MlflowClient
 
-    client = MlflowClient(tracking_uri="sqlite:///mlflow.db")
+    client = MlflowClient(tracking_uri=f"sqlite:///{Path.cwd()}/mlflow.db")
     experiment = client.get_experiment_by_name("table1")
     (run,) = client.search_runs([experiment.experiment_id], "tags.table = 'table1.csv'")
     found = client.download_artifacts(run.info.run_id, "table1.csv")
