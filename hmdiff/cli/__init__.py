@@ -64,7 +64,8 @@ def _mendable(error: Exception) -> str | None:
     number = OS_ERROR.search(text)
     if number and int(number[1]) in MENDABLE:
         return f"writing: {os.strerror(int(number[1]))}; free or open it"
-    if LOST.search(text):
+    # A process that is killed while it hands a batch over is a broken connection here.
+    if LOST.search(text) or isinstance(error, ConnectionResetError):
         return (
             "a process that decodes or renders images was killed, probably for lack of memory; "
             "free some, or lower compute.workers (of a stand-in: standins.*.workers) in params.yaml"
