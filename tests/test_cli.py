@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 from torch.utils.data import DataLoader
 
 from hmdiff import cli
+from hmdiff.cli import stages
 from hmdiff.errors import UserError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -33,6 +35,14 @@ def test_help_needs_no_heavy_library():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+def test_a_stage_collects_garbage_once_it_is_imported_or_was_not():
+    with pytest.raises(UserError), stages._without_collection():
+        assert not gc.isenabled()
+        raise UserError("params.yaml is damaged")
+    gc.unfreeze()
+    assert gc.isenabled()
 
 
 @pytest.mark.parametrize(

@@ -40,6 +40,7 @@ from hmdiff.extractor.model import (
     load_extractor,
     save_extractor,
 )
+from hmdiff.extractor.timm_import import import_timm
 from hmdiff.extractor.training import (
     Pool,
     _backward,
@@ -115,8 +116,7 @@ def test_a_backbone_without_the_map_is_one_clear_line(name, size, message):
 
 @pytest.mark.parametrize("size", [112, 224])
 def test_backbone_weights_come_from_a_file(tmp_path, size):
-    import timm
-
+    timm = import_timm()
     with seeded_init(5):
         net = timm.create_model("resnet10t", pretrained=False)
     save_file(net.state_dict(), tmp_path / "net.safetensors")
@@ -129,8 +129,7 @@ def test_backbone_weights_come_from_a_file(tmp_path, size):
 
 def test_a_small_hrnet_gives_what_timm_gives_with_the_same_file(tmp_path):
     """The file is as timm distributes it: with the classifier, which the backbone lacks."""
-    import timm
-
+    timm = import_timm()
     with seeded_init(5):
         net = timm.create_model("hrnet_w18_small", pretrained=False).eval()
     assert "classifier.weight" in net.state_dict()

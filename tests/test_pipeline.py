@@ -14,6 +14,7 @@ from engines import (
     assert_settled,
     copy_project,
     dvc,
+    dvc_repro,
     ran_by_dvc,
     ran_by_snakemake,
     run,
@@ -56,7 +57,7 @@ def with_both(projects: dict[str, Path]) -> dict[str, set[str]]:
     """Run both engines side by side; the stages that each of them ran."""
     with ThreadPoolExecutor() as pool:
         by_snakemake = pool.submit(snakemake, projects["snakemake"])
-        by_dvc = pool.submit(dvc, projects["dvc"], "repro")
+        by_dvc = pool.submit(dvc_repro, projects["dvc"])
         return {
             "snakemake": ran_by_snakemake(by_snakemake.result()),
             "dvc": ran_by_dvc(by_dvc.result()),

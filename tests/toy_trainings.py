@@ -33,6 +33,7 @@ from hmdiff.datasets.crop import encode_jpeg
 from hmdiff.datasets.sample import Sample
 from hmdiff.datasets.writer import Record, write_prepared
 from hmdiff.diffusion.upsample import Upsampler
+from hmdiff.extractor.timm_import import import_timm
 from hmdiff.kinds import HAND
 from hmdiff.params import load_params
 from hmdiff.params.runs import CheckpointParams
@@ -200,7 +201,8 @@ def carry_out(request: dict) -> None:
 
 
 def serve() -> None:
-    import timm  # noqa: F401 - here, so that no fork spends seconds on it
+    import_timm()  # here, so that no fork spends a second on it
+    assert "torch._dynamo" not in sys.modules, "timm has loaded torch's compiler"
 
     for line in sys.stdin:
         request = json.loads(line)

@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
-from scipy.special import ndtri
 
 from hmdiff.evaluation.bootstrap import LEVEL
 
@@ -43,6 +42,8 @@ def fit_scale(error: np.ndarray, spread: np.ndarray) -> float | None:
 
 def covered(error: np.ndarray, spread: np.ndarray, level: float, scale: float = 1.0) -> np.ndarray:
     """Share (n, P) of a joint's coordinates inside the central ``level`` interval."""
+    from scipy.special import ndtri  # here, as scipy takes half a second and most tables need none
+
     half = ndtri((1 + level) / 2) * scale * spread
     return (np.abs(error) <= half[..., None]).mean(axis=-1)
 

@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from hmdiff.errors import UserError
+from hmdiff.extractor.timm_import import import_timm
 
 GRID = 7  # the context feature f_c is GRID x GRID (Sec. 4.3)
 
@@ -33,8 +34,7 @@ class Backbone(nn.Module):
 
     def __init__(self, name: str, image_size: int, pretrained: Path | None = None) -> None:
         super().__init__()
-        import timm  # here, because it takes seconds and the command line must not
-
+        timm = import_timm()  # here, because it takes a second and the command line must not
         if name not in timm.list_models():
             raise UserError(
                 f"params.yaml: extractor backbone: timm has no {name!r}; "
