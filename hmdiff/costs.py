@@ -33,6 +33,7 @@ class StageCost(BaseModel):
         cpu_seconds: user and system time of the process and its ended children.
         peak_bytes: largest resident memory of the process, plus that of its largest ended child.
         machine: processor and cores.
+        ended: when, in seconds since 1970; older records have none.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -42,6 +43,7 @@ class StageCost(BaseModel):
     cpu_seconds: float
     peak_bytes: int
     machine: str
+    ended: float | None = None
 
     @property
     def group(self) -> str:
@@ -74,6 +76,7 @@ def recorded(stage: str, folder: Path = FOLDER) -> Iterator[None]:
         cpu_seconds=own.ru_utime + own.ru_stime + children.ru_utime + children.ru_stime,
         peak_bytes=unit * (own.ru_maxrss + children.ru_maxrss),
         machine=this_machine(),
+        ended=time.time(),
     )
     write_json(folder / f"{stage}.json", cost.model_dump())
 

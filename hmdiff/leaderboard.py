@@ -10,16 +10,16 @@ import pandas as pd
 from tabulate import tabulate
 
 from hmdiff.errors import UserError
+from hmdiff.report.runs import SETTINGS
 from hmdiff.tracking import ENVIRONMENT, SQLITE, tracking_uri
 
 PARENT = "tags.mlflow.parentRunId"
 # Metrics as MLflow names them that are better the higher they are.
 HIGHER = ("F at ", "FPS")
-SETTINGS = {"learning_rate", "penalty"}  # in the curves, yet no measure of anything
 
 
 def leaderboard(experiment: str, sort: str | None, limit: int) -> pd.DataFrame:
-    """The newest ``limit`` runs of ``experiment``, best first.
+    """The newest ``limit`` runs of ``experiment``, best first; of equal results the newest.
 
     Rows are children: table rows, or trainings. Columns: the run, its source, its metrics without
     the ends of their intervals, its preset, seed and commit, and when it was recorded.
@@ -50,7 +50,8 @@ def leaderboard(experiment: str, sort: str | None, limit: int) -> pd.DataFrame:
         "commit": runs.get("tags.commit"),
         "when": runs["start_time"].dt.strftime("%Y-%m-%d %H:%M"),
     }
-    return pd.DataFrame(columns).reset_index(drop=True)
+    same = [name for name in columns if name not in ("commit", "when")]
+    return pd.DataFrame(columns).drop_duplicates(same).reset_index(drop=True)
 
 
 def to_text(board: pd.DataFrame) -> str:

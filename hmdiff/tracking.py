@@ -65,6 +65,8 @@ class Run:
         inputs: data sets that were read.
         artifacts: files to be copied into the store.
         children: runs nested below this one.
+        command: what makes it; the UI calls it the run's source.
+        span: when it began and ended, in seconds since 1970; None is the moment of recording.
         identity: a tag that holds a hash; as a child, the run is left out where the experiment
             has one with the same. A parent all of whose children are left out is left out, too.
         model: name under which a new version of a registered model points at the artifacts.
@@ -79,6 +81,8 @@ class Run:
     inputs: Sequence[Input] = ()
     artifacts: Sequence[Path] = ()
     children: Sequence[Run] = ()
+    command: str = ""
+    span: tuple[float, float] | None = None
     identity: str | None = None
     model: str | None = None
 
@@ -183,12 +187,16 @@ def _log(client: MlflowClient, experiment_id: str, run: Run, parent: str | None)
     tags = {name: _text(value) for name, value in run.tags.items()}
     if run.description:
         tags[_NOTE] = run.description
+    if run.command:
+        tags |= {"mlflow.source.name": run.command, "mlflow.source.type": "LOCAL"}
     if parent is not None:
         tags["mlflow.parentRunId"] = parent
-    info = client.create_run(experiment_id, tags=tags, run_name=run.name).info
+    began, ended = (int(1000 * end) for end in run.span) if run.span else (None, None)
+    info = client.create_run(experiment_id, began, tags, run.name).info
     now = int(1000 * time.time())
-    points = [(name, 0, value) for name, value in run.metrics.items()]
-    points += [(name, *point) for name, line in run.history.items() for point in line]
+    # The page that compares runs opens with the metric that came first.
+    points = [(name, *point) for name, line in run.history.items() for point in line]
+    points += [(name, 0, value) for name, value in run.metrics.items()]
     metrics = [
         # MLflow's names have no "@".
         Metric(name.replace("@", " at "), float(value), now, step)
@@ -207,7 +215,7 @@ def _log(client: MlflowClient, experiment_id: str, run: Run, parent: str | None)
         _register(client, run, info)
     for child in run.children:
         _log(client, experiment_id, child, info.run_id)
-    client.set_terminated(info.run_id)
+    client.set_terminated(info.run_id, end_time=ended)
 
 
 def _dataset(item: Input) -> DatasetInput:

@@ -253,7 +253,12 @@ def test_a_training_is_a_run_with_curve_data_checkpoint_and_cost(project):
     runs = {child.tags["stage"] + "@" + child.tags["name"]: child for child in run.children}
     assert runs.keys() == {"pretrain_extractor@body", "train@image", "train@hand", "train@linear"}
     image = runs["train@image"]
-    assert image.history["v"] == [(16, 0.9), (32, 0.5)]
+    assert image.history["loss/v"] == [(16, 0.9), (32, 0.5)]
+    assert list(image.history)[-1] == "learning_rate"  # what the UI compares is the first
+    assert image.command == "dvc repro train@image" and "name" not in image.params
+    began, ended = image.span
+    assert 0 < ended - began == pytest.approx(60 * image.metrics["system/wall_minutes"])
+    assert runs["train@hand"].span is None
     assert runs["train@linear"].history["val_mpve"] == [(0, 200.0), (1, 190.0)]
     assert image.tags["checkpoint"] == "models/train/image/weights.safetensors"
     assert len(image.tags[image.identity]) == 64 and image.tags["source"] == "rendered"

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import subprocess
 import sys
 import time
+import urllib.parse
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -25,8 +27,9 @@ Path("table.csv").write_text("a,b")
 children = [
     Run(f"row {error + i:g}", {"preset": "toy", "seed": 0},
         {"MPVE": error + i, "MPVE low": 0, "F@5": (error + i) / 100, "learning_rate": 1},
+        history={"loss/v": [(8, 2.0), (16, 1.0 / error)]},
         tags={"source": "rendered", "commit": "abc", "hash": f"{error + i:g}"}, identity="hash",
-        model="toy")
+        model="toy", command="dvc repro toy", span=(1e9, 1e9 + 60))
     for i in range(2)
 ]
 run = Run("table", artifacts=[Path("table.csv")], children=children)
@@ -112,6 +115,33 @@ def test_two_processes_log_to_one_new_experiment_at_once(recorded, address):
     assert sorted(version.tags["hash"] for version in versions) == ["40", "41", "50", "51"]
 
 
+def ask(address: str, what: str, **query: str) -> dict:
+    """What the UI's own pages ask for."""
+    url = f"{address}/ajax-api/2.0/mlflow/{what}?{urllib.parse.urlencode(query)}"
+    with urllib.request.urlopen(url, timeout=120) as answer:
+        return json.load(answer)
+
+
+def test_the_compare_page_gets_curves_settings_and_when_a_run_was(recorded, address):
+    from mlflow import MlflowClient
+
+    client = MlflowClient(tracking_uri=address, registry_uri=address)
+    experiment = client.get_experiment_by_name("table1").experiment_id
+    rows = client.search_runs([experiment], "attributes.run_name LIKE 'row 4%'")
+    answers = [ask(address, "runs/get", run_id=row.info.run_id)["run"] for row in rows]
+    assert len(answers) == 2
+    for run in answers:
+        assert run["info"]["end_time"] - run["info"]["start_time"] == 60_000
+        assert run["data"]["metrics"][0]["key"] == "loss/v"  # the plot's first choice
+        tags = {tag["key"]: tag["value"] for tag in run["data"]["tags"]}
+        assert tags["mlflow.source.name"] == "dvc repro toy"
+        query = {"run_id": run["info"]["run_id"], "metric_key": "loss/v"}
+        points = ask(address, "metrics/get-history", **query)["metrics"]
+        assert [point["step"] for point in points] == [8, 16]
+    names = [{metric["key"] for metric in run["data"]["metrics"]} for run in answers]
+    assert names[0] == names[1] >= {"MPVE", "F at 5"}
+
+
 def test_the_leader_board_is_best_first(recorded, address, monkeypatch, capsys):
     code, out, _ = board(monkeypatch, capsys, address)
     head, _, *rows = out.splitlines()
@@ -126,7 +156,7 @@ def test_the_leader_board_is_best_first(recorded, address, monkeypatch, capsys):
     ("arguments", "line"),
     [
         (("--experiment", "table9"), "no experiment 'table9'; it has Default, table1"),
-        (("--sort", "speed"), "--sort speed: no metric of table1; take one of MPVE, F@5"),
+        (("--sort", "speed"), "--sort speed: no metric of table1; take one of MPVE, F@5, loss/v"),
         (("--experiment", "Default"), "no run in Default"),
     ],
 )

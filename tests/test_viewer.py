@@ -97,6 +97,7 @@ def test_a_browser_draws_each_view(page, tmp_path, place, shown):
     stage = np.asarray(Image.open(picture).convert("RGB"))[:, :500].astype(int)
     drawn = np.abs(stage - stage[2, 2]).sum(-1) > 30
     assert 0.005 < drawn.mean() < 0.95
+    assert not drawn[4].any() and not drawn[-5].any() and not drawn[:, 4].any()  # all in the frame
     # Colours of the spread on full meshes; the coarse ones of the process are plain.
     saturation = (stage.max(-1) - stage.min(-1))[drawn]
     assert (np.percentile(saturation, 75) > 60) == (shown == "sample")

@@ -15,7 +15,10 @@ def runs(
     sort: Annotated[str | None, option("A metric; best first.")] = None,
     limit: Annotated[int, typer.Option(min=1, help="Newest runs that are looked at.")] = 50,
 ) -> None:
-    """Print a leader board of what MLflow has recorded: rows of a table, or trainings."""
+    """Print a leader board of what MLflow has recorded: rows of a table, or trainings.
+
+    What was recorded again with the same result is shown once, as of the newest.
+    """
     from hmdiff.leaderboard import leaderboard, to_text
 
     typer.echo(to_text(leaderboard(experiment, sort, limit)))

@@ -10,13 +10,12 @@ from matplotlib import colormaps
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
+from hmdiff.figures.drawing import draw_mesh
 from hmdiff.prediction.recovery import Recovery
-from hmdiff.rendering.scene import Appearance, Light, Mesh, render_frame
 
 COLOURS = "viridis"
 LEAST_RANGE = 1.0  # millimetres; less is one colour, not a rainbow of rounding errors
 OPACITY = 0.85
-LIGHT = Light(np.array([0.36, -0.48, -0.8]), np.ones(3), 0.5)
 CELL = 256  # pixels, of a contact sheet
 COLUMNS, ROWS = 6, 8
 
@@ -33,17 +32,14 @@ def spread_colours(spread: NDArray) -> NDArray:
 
 def draw_overlay(recovery: Recovery, picture: Image.Image) -> Image.Image:
     """The picture at its own size with the mesh over it, and a colour bar in a corner."""
-    count = len(recovery.vertices)
-    look = Appearance(
-        colours=spread_colours(recovery.spread) / 255,
-        uv=np.zeros((count, 2)),
-        texture=np.ones((1, 1, 3)),
-        texture_mix=np.zeros(count),
-        specular=0.1,
-    )
-    mesh = Mesh(recovery.vertices + recovery.translation, recovery.faces, look)
     background = np.asarray(picture)
-    drawn, _ = render_frame([mesh], recovery.camera, background, LIGHT)
+    drawn = draw_mesh(
+        recovery.vertices + recovery.translation,
+        recovery.faces,
+        spread_colours(recovery.spread) / 255,
+        recovery.camera,
+        background,
+    )
     seen = (drawn != background).any(-1)  # the smooth edges too
     drawn[seen] = (OPACITY * drawn[seen] + (1 - OPACITY) * background[seen]).round()
     image = Image.fromarray(drawn)

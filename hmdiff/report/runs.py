@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
 from hmdiff.costs import StageCost
 from hmdiff.params import Params
@@ -13,6 +14,7 @@ from hmdiff.tables.paper import paper_table
 from hmdiff.tracking import Input, Run, dotted
 
 EXPERIMENT = "training"
+SETTINGS = ("learning_rate", "penalty")  # in the curves, yet no measure of anything
 ABOUT = "Extractors (phi_I, phi_P), diffusion models g, baselines and controls; steps are samples."
 
 
@@ -42,9 +44,9 @@ def training_runs(
             Run(
                 name=f"{training.address} ({', '.join(training.datasets)}; {label})",
                 description=f"{training.address} of preset {params.preset}, trained on {label}.",
-                params={"preset": params.preset} | dict(dotted("", training.record)),
+                params=_params(training, params),
                 metrics=_system(cost) if cost else {},
-                history=training.history,
+                history=_history(training),
                 tags=tags
                 | {
                     "stage": training.stage,
@@ -65,12 +67,29 @@ def training_runs(
                     and part.path.as_posix() in hashes
                 ],
                 artifacts=sorted(p for p in training.folder.iterdir() if p != training.weights),
+                command=f"dvc repro {training.address}",
+                span=(cost.ended - cost.seconds, cost.ended) if cost and cost.ended else None,
                 identity="checkpoint_sha256",
                 model=_registered(training, params),
             )
         )
     name = f"Trainings (preset {params.preset}, commit {tags['commit']})"
     return Run(name, tags=tags, description=ABOUT, children=children)
+
+
+def _params(training: Training, params: Params) -> dict[str, Any]:
+    """The record by dotted key, without what is a tag."""
+    record = {key: value for key, value in training.record.items() if key not in ("name", "kind")}
+    return {"preset": params.preset} | dict(dotted("", record))
+
+
+def _history(training: Training) -> dict[str, list[tuple[int, float]]]:
+    """The curve: the loss and its terms in a group of their own, settings last."""
+    lines = {}
+    for column, line in training.history.items():
+        plain = column in SETTINGS or column.startswith("val_")
+        lines[column if plain else f"loss/{column}"] = line
+    return dict(sorted(lines.items(), key=lambda item: item[0] in SETTINGS))
 
 
 def _system(cost: StageCost) -> dict[str, float]:

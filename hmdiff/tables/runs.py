@@ -32,6 +32,7 @@ def table_run(table: Table, files: Sequence[Path], params: Params) -> Run:
         Run(
             name=f"{row}, {dataset_title(dataset)} ({records[0].source})",
             description=note,
+            command=f"dvc repro {name}",
             inputs=tested_on(evaluation, params, hashes) if evaluation else [],
             params=_params(table, evaluation, params),
             metrics=_metrics(records),
@@ -47,7 +48,10 @@ def table_run(table: Table, files: Sequence[Path], params: Params) -> Run:
         for row, dataset, evaluation, records in _rows(table)
     ]
     title = f"Table {table.paper.number} ({', '.join(sources)}, preset {params.preset})"
-    return Run(title, tags=tags, description=note, artifacts=files, children=children)
+    return Run(
+        title, tags=tags, description=note, command=f"dvc repro {name}", artifacts=files,
+        children=children,
+    )  # fmt: skip
 
 
 def tested_on(evaluation: str, params: Params, hashes: Mapping[str, str]) -> list[Input]:
