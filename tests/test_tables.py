@@ -73,8 +73,8 @@ def write_summary(folder: Path, evaluation: str, source: str = "rendered", **cha
     }
     summary = {
         "evaluation": evaluation, "method": item.method, "dataset": item.dataset, "source": source,
-        "n": 96, "steps": 20, "chains": 5, "seed": 0, "means": means, "active_steps": 3.0,
-        "spread_scale": 2.0, "protocol": {"joints": ["Neck", "Head"]},
+        "n": 96, "steps": 20, "chains": 5, "seeds": [0], "gflop": 1.5, "means": means,
+        "active_steps": 3.0, "spread_scale": 2.0, "protocol": {"joints": ["Neck", "Head"]},
         "trained": {
             "experiment": load().experiments[item.experiment].model_dump(mode="json"),
             "parameters": 196_675,
@@ -215,7 +215,8 @@ def test_steps_needed_are_the_steps_that_were_found(measured):
 def test_notices_say_what_a_row_is_not(measured):
     text = {number: " ".join(build(measured, number).notices) for number in NUMBERS}
     depth = load().experiments["baseline_b"].depth
-    assert f"stacks {depth} blocks in one pass; Ours takes 5 chains of 20 steps" in text[3]
+    assert "Ours 1.50 GFLOP (5 chains of 20 steps, with DAT's backward passes), so 0.30" in text[3]
+    assert f"Baseline B, {depth} blocks in one pass, 1.50, 5.00 times a chain's" in text[3]
     assert "the fewest of the candidates whose error on validation images" in text[4]
     assert "mean over the draws, in every step" in text[5]
     narrow = {number for number in NUMBERS if "intervals are too narrow" in text[number]}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from hmdiff.errors import UserError
 from hmdiff.params import Params
@@ -43,6 +44,7 @@ def settings(sweep: SweepParams, params: Params, steps: int) -> list[Setting]:
     Args:
         steps: that the sweep's method takes, chosen on validation images.
     """
+    params = _one_training(sweep.experiment, params)
     configured = _value(sweep.parameter, params, steps)
     found = {}
     for value in (configured, *sweep.values):
@@ -54,6 +56,20 @@ def settings(sweep: SweepParams, params: Params, steps: int) -> list[Setting]:
     if all(isinstance(value, int | float) for value in found):
         return [found[value] for value in sorted(found)]
     return list(found.values())
+
+
+def _one_training(experiment: str, params: Params) -> Params:
+    """Each value is trained for once, and the experiment's own learning rate is one to sweep."""
+    known = params.experiments.get(experiment)
+    own: dict[str, Any] = {"repeats": 1}
+    if known is None or known.learning_rate is None:
+        experiments = params.experiments
+    else:
+        own["learning_rate"] = known.learning_rate
+        changed = known.model_copy(update={"learning_rate": None})
+        experiments = params.experiments | {experiment: changed}
+    training = params.training.model_copy(update=own)
+    return params.model_copy(update={"training": training, "experiments": experiments})
 
 
 def _value(parameter: str, params: Params, steps: int) -> Value:
