@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from hmdiff.params.base import Count, NotNegative, Positive, Section, Unit, Whole
 
@@ -29,8 +29,10 @@ class MemoryParams(Section):
 
 
 class ReverseParams(Section):
+    solver: Literal["ddim", "dpmpp_2m"]
     eta: Unit
     chains: Count
+    guided_steps: Count | None  # None: all
     gamma: NotNegative
     threshold: NotNegative
     reduction: Literal["sum", "mean"]
@@ -38,6 +40,12 @@ class ReverseParams(Section):
     gradient: Literal["through_g", "frozen"]
     peak_weight: Literal["equal", "as_printed"]
     disrupted_reduction: Literal["sum", "mean"]
+
+    @model_validator(mode="after")
+    def _noise_is_of_ddim(self) -> ReverseParams:
+        if self.solver != "ddim" and self.eta > 0:
+            raise ValueError(f"solver {self.solver} takes no noise: it needs eta 0")
+        return self
 
 
 class EvaluationParams(Section):
