@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from hmdiff.params.base import Count, NotNegative, Positive, Section, Unit, Whole
 
@@ -47,6 +48,19 @@ class ReverseParams(Section):
             raise ValueError(f"solver {self.solver} takes no noise: it needs eta 0")
         return self
 
+    def changed(self, changes: Mapping[str, Any]) -> ReverseParams:
+        """With other values of some fields.
+
+        Raises:
+            ValueError: there is no such field, or a value is out of its range.
+        """
+        try:
+            return ReverseParams.model_validate(self.model_dump() | dict(changes))
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(str(part) for part in first["loc"])
+            raise ValueError(f"{where}: {first['msg']}" if where else first["msg"]) from None
+
 
 class EvaluationParams(Section):
     samples: Count | None
@@ -86,6 +100,8 @@ class MethodParams(Section):
     guidance: Literal["none", "dat", "disrupted"]
     protocol: str | None = None  # of evaluation/protocols.yaml; None: that of the data set
     candidates: Annotated[tuple[Count, ...], Field(min_length=1)]
+    # Values of the section reverse that are this method's own.
+    reverse: Annotated[dict[str, Any], Field(default_factory=dict)]
 
 
 class EvaluationItem(Section):

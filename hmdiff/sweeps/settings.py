@@ -6,7 +6,9 @@ from dataclasses import dataclass
 
 from hmdiff.errors import UserError
 from hmdiff.params import Params
-from hmdiff.params.sweeps import STEPS, SweepParams, Value, with_value
+from hmdiff.params.sweeps import STEPS, TOGETHER, SweepParams, Value, with_value
+
+CONFIGURED = "configured"  # where no single value of params.yaml can name it
 
 
 @dataclass(frozen=True)
@@ -38,11 +40,13 @@ def find_sweep(name: str, params: Params) -> SweepParams:
 
 
 def settings(sweep: SweepParams, params: Params, steps: int) -> list[Setting]:
-    """Every value once, the configured one among them; numbers ascend, words keep their order.
+    """Every value once, the configured one among them; numbers ascend, others keep their order.
 
     Args:
         steps: that the sweep's method takes, chosen on validation images.
     """
+    if sweep.parameter == TOGETHER:
+        return _together(sweep, params, steps)
     configured = _value(sweep.parameter, params, steps)
     found = {}
     for value in (configured, *sweep.values):
@@ -54,6 +58,16 @@ def settings(sweep: SweepParams, params: Params, steps: int) -> list[Setting]:
     if all(isinstance(value, int | float) for value in found):
         return [found[value] for value in sorted(found)]
     return list(found.values())
+
+
+def _together(sweep: SweepParams, params: Params, steps: int) -> list[Setting]:
+    """What is configured, and every value as the words that say it."""
+    found = [Setting(CONFIGURED, True, params, steps)]
+    for value in sweep.values:
+        words = ", ".join(f"{name} {'all' if v is None else v}" for name, v in value.items())
+        changed = with_value(params, sweep.parameter, value)
+        found.append(Setting(words, False, changed, value.get(STEPS, steps)))
+    return found
 
 
 def _value(parameter: str, params: Params, steps: int) -> Value:
