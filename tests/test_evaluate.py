@@ -178,6 +178,19 @@ def test_a_single_candidate_needs_no_search(tmp_path):
     assert (found["steps"], found["n"], found["candidates"]) == (1, 0, [])
 
 
+def test_a_methods_own_values_of_the_reverse_process_reach_its_evaluations(toy, tmp_path):
+    method = PARAMS.methods["hand"].model_copy(
+        update={"candidates": (2,), "reverse": {"chains": 1, "solver": "dpmpp_2m"}}
+    )
+    params = PARAMS.model_copy(update={"methods": PARAMS.methods | {"hand": method}})
+    steps = tmp_path / "steps.json"
+    select_steps.run("hand", out=steps, params=params, **stage_inputs(toy, "hand"))
+    run_evaluate(toy, tmp_path / "out", "dat", steps=steps, params=params)
+    found = json.loads((tmp_path / "out/summary.json").read_text())
+    assert (found["steps"], found["chains"], found["reverse"]["solver"]) == (2, 1, "dpmpp_2m")
+    assert found["reverse"]["gamma"] == PARAMS.reverse.gamma
+
+
 def test_steps_are_not_chosen_with_the_model_of_another_experiment(toy, tmp_path):
     paths = stage_inputs(toy, "hand", model=toy / "hand_linear")
     with pytest.raises(UserError, match=r"model\.json: name: 'hand_linear', not 'hand'") as line:

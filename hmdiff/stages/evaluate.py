@@ -42,7 +42,7 @@ def run(
 
     Args:
         model: folder of the trained experiment.
-        steps: number of reverse steps of the method (select_steps).
+        steps: number of reverse steps of the method (select_steps), and its own ``reverse``.
         features, prepared: files of the evaluation's data set; only their test rows are used.
         body, sampling: artefacts of body_models and mesh_sampling.
 
@@ -53,6 +53,7 @@ def run(
     what = find_evaluation(evaluation, params)
     protocol = protocol_of(f"evaluations.{evaluation}", what)
     selected = read_selected(steps, what.method)
+    params = selected.params(params)
     how = {
         "steps": selected.steps,
         "guidance": what.guidance,

@@ -7,7 +7,9 @@ from typing import Any
 
 from hmdiff.errors import UserError
 from hmdiff.params import Params
-from hmdiff.params.sweeps import STEPS, SweepParams, Value, with_value
+from hmdiff.params.sweeps import STEPS, TOGETHER, SweepParams, Value, with_value
+
+CONFIGURED = "configured"  # where no single value of params.yaml can name it
 
 
 @dataclass(frozen=True)
@@ -39,12 +41,14 @@ def find_sweep(name: str, params: Params) -> SweepParams:
 
 
 def settings(sweep: SweepParams, params: Params, steps: int) -> list[Setting]:
-    """Every value once, the configured one among them; numbers ascend, words keep their order.
+    """Every value once, the configured one among them; numbers ascend, others keep their order.
 
     Args:
         steps: that the sweep's method takes, chosen on validation images.
     """
     params = _one_training(sweep.experiment, params)
+    if sweep.parameter == TOGETHER:
+        return _together(sweep, params, steps)
     configured = _value(sweep.parameter, params, steps)
     found = {}
     for value in (configured, *sweep.values):
@@ -70,6 +74,16 @@ def _one_training(experiment: str, params: Params) -> Params:
         experiments = params.experiments | {experiment: changed}
     training = params.training.model_copy(update=own)
     return params.model_copy(update={"training": training, "experiments": experiments})
+
+
+def _together(sweep: SweepParams, params: Params, steps: int) -> list[Setting]:
+    """What is configured, and every value as the words that say it."""
+    found = [Setting(CONFIGURED, True, params, steps)]
+    for value in sweep.values:
+        words = ", ".join(f"{name} {'all' if v is None else v}" for name, v in value.items())
+        changed = with_value(params, sweep.parameter, value)
+        found.append(Setting(words, False, changed, value.get(STEPS, steps)))
+    return found
 
 
 def _value(parameter: str, params: Params, steps: int) -> Value:
