@@ -33,8 +33,8 @@ class Run:
     """How a diffusion model is run: one row of Tables 3 to 5.
 
     Attributes:
-        steps: of DDIM.
-        reverse: chains, eta, and the numbers of DAT.
+        steps: of the solver.
+        reverse: solver, chains, eta, and the numbers of DAT.
         guidance: ``dat`` is Algorithm 1, ``disrupted`` pulls h_k itself towards U (Table 5).
         start: ``noise`` is H_K, ``prior`` is H_U: one draw of U a chain, lifted to a mesh.
         prior: ``draws`` of U, or its ``peak`` u_c alone, for the guidance and for H_U.
@@ -60,6 +60,8 @@ class Run:
         reduction = self.reverse.disrupted_reduction if disrupted else self.reverse.reduction
         # u_c replaces n terms of Eq. 10's sum by one: weighted n-fold it pulls as hard (A8).
         equal = self.prior == "peak" and self.reverse.peak_weight == "equal"
+        last = None if disrupted else self.reverse.guided_steps
+        guided = None if last is None else schedule.visited_steps(self.steps)[:-1][-last:]
         return Alignment(
             draws=scale * self.samples(rows).to(regressor.device),
             regressor=regressor,
@@ -72,6 +74,7 @@ class Run:
             measured_on="h" if disrupted else "h0",
             activation=self.activation,
             weight=rows.draws.shape[1] if equal and reduction == "sum" else 1,
+            guided=guided,
         )
 
     def samples(self, rows: Features) -> Tensor:
@@ -214,6 +217,7 @@ class Predictor:
             eta=run.reverse.eta,
             noise=lambda: noise().to(self.device),
             callback=report if callback else None,
+            solver=run.reverse.solver,
         )
         if alignment is None:
             return self._unguided(h_0 / network.scale)

@@ -84,6 +84,19 @@ def test_with_dat_a_step_adds_one_backward_pass_for_all_chains_and_images(predic
     assert counts == {"evaluations": STEPS, "contexts": 1, "backward": STEPS}
 
 
+def test_a_second_order_step_takes_no_evaluation_more(predictor, rows, counts):
+    reverse = reverse_params(chains=CHAINS, solver="dpmpp_2m")
+    predict(predictor, rows, reverse=reverse, guidance="dat", activation=False)
+    assert counts == {"evaluations": STEPS, "contexts": 1, "backward": STEPS}
+
+
+def test_dat_in_the_last_steps_alone_has_a_backward_pass_in_them_alone(predictor, rows, counts):
+    reverse = reverse_params(chains=CHAINS, guided_steps=2)
+    done = predict(predictor, rows, reverse=reverse, guidance="dat", activation=False)
+    assert counts == {"evaluations": STEPS, "contexts": 1, "backward": 2}
+    assert (done.active_steps == 2).all() and done.ratio.isfinite().all()
+
+
 def test_once_dat_is_off_no_step_has_a_backward_pass(predictor, rows, counts):
     reverse = reverse_params(chains=CHAINS, threshold=0.9)
     done = predict(predictor, rows, guidance="dat", reverse=reverse, keep_chains=True)

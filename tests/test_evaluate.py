@@ -80,8 +80,48 @@ def test_the_same_seed_gives_the_same_bytes(toy, tmp_path, row, monkeypatch):
     for name in files:
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
     run_evaluate(toy, tmp_path / "c", row, params=PARAMS.model_copy(update={"seed": 1}))
-    same = (tmp_path / "c/samples.csv").read_bytes() == (tmp_path / "a/samples.csv").read_bytes()
-    assert same == (row == "linear")
+    first, other = (pd.read_csv(tmp_path / out / "samples.csv") for out in "ac")
+    assert (set(first["seed"]), set(other["seed"])) == ({0}, {1})
+    assert first.drop(columns="seed").equals(other.drop(columns="seed")) == (row == "linear")
+
+
+def test_every_training_is_evaluated_with_its_own_seed(toy, tmp_path):
+    """The second of two equal trainings differs by its noise alone."""
+    shutil.copytree(toy, tmp_path / "toy")
+    model = stage_inputs(tmp_path / "toy", "hand")["model"]
+    shutil.copytree(model, tmp_path / "once")
+    (model / "repeats").mkdir()
+    (tmp_path / "once").rename(model / "repeats/1")
+    summary = run_evaluate(tmp_path / "toy", tmp_path / "out", "dat")
+    samples = pd.read_csv(tmp_path / "out/samples.csv")
+    assert summary["seeds"] == [0, 1] and summary["n"] == 4 and len(samples) == 8
+    params = PARAMS.model_copy(update={"seed": 1})
+    for seed, how in ((0, {}), (1, {"params": params})):
+        run_evaluate(toy, tmp_path / str(seed), "dat", **how)
+        alone = pd.read_csv(tmp_path / str(seed) / "samples.csv")
+        mine = samples[samples["seed"] == seed].reset_index(drop=True)
+        assert mine.equals(alone)
+    for metric, figure in summary["means"].items():
+        assert figure["mean"] == pytest.approx(samples[metric].mean(), rel=1e-12)
+    kept, first = (np.load(tmp_path / out / "predictions.npz")["coarse"] for out in ("out", "0"))
+    assert np.array_equal(kept, first)
+
+
+def test_the_cost_of_an_image_is_counted_with_dat_s_backward_passes(toy, tmp_path):
+    """Of two chains of two steps; a backward pass costs more than a forward one, not thrice it."""
+    guided, linear = run_evaluate(toy, tmp_path / "a", "dat"), run_evaluate(toy, tmp_path / "b")
+    unguided = {"guidance": "none"}
+    params = PARAMS.model_copy(
+        update={
+            "methods": {"hand": PARAMS.methods["hand"].model_copy(update=unguided)},
+            "evaluations": {
+                "freihand_dat": PARAMS.evaluations["freihand_dat"].model_copy(update=unguided)
+            },
+        }
+    )
+    plain = run_evaluate(toy, tmp_path / "c", "dat", params=params)
+    assert 0 <= linear["gflop"] < plain["gflop"]
+    assert 1.8 * plain["gflop"] < guided["gflop"] < 4 * plain["gflop"]
 
 
 def test_how_many_images_are_recovered_at_once_does_not_matter(toy, tmp_path, monkeypatch):
@@ -136,6 +176,19 @@ def test_a_single_candidate_needs_no_search(tmp_path):
     select_steps.run("hand_linear", out=tmp_path / "steps.json", params=PARAMS, **missing)
     found = json.loads((tmp_path / "steps.json").read_text())
     assert (found["steps"], found["n"], found["candidates"]) == (1, 0, [])
+
+
+def test_a_methods_own_values_of_the_reverse_process_reach_its_evaluations(toy, tmp_path):
+    method = PARAMS.methods["hand"].model_copy(
+        update={"candidates": (2,), "reverse": {"chains": 1, "solver": "dpmpp_2m"}}
+    )
+    params = PARAMS.model_copy(update={"methods": PARAMS.methods | {"hand": method}})
+    steps = tmp_path / "steps.json"
+    select_steps.run("hand", out=steps, params=params, **stage_inputs(toy, "hand"))
+    run_evaluate(toy, tmp_path / "out", "dat", steps=steps, params=params)
+    found = json.loads((tmp_path / "out/summary.json").read_text())
+    assert (found["steps"], found["chains"], found["reverse"]["solver"]) == (2, 1, "dpmpp_2m")
+    assert found["reverse"]["gamma"] == PARAMS.reverse.gamma
 
 
 def test_steps_are_not_chosen_with_the_model_of_another_experiment(toy, tmp_path):

@@ -29,7 +29,7 @@ from hmdiff.diffusion.upsample import Upsampler
 from hmdiff.fastmetro import JOINTS, FastMETRO
 from hmdiff.inference import Predictor
 from hmdiff.params.models import FastMETROParams
-from hmdiff.stages.speed import timing_record
+from hmdiff.stages.speed import Way, timing_record
 from hmdiff.training.folder import Recipe, TrainedModel, load_model, save_model
 from hmdiff.training.linear import fit_ridge
 from hmdiff.training.loop import train
@@ -176,6 +176,9 @@ def test_a_size_that_does_not_fit_is_refused(changes):
 
 
 def test_a_timing_is_the_median_with_its_extremes():
-    record = timing_record("x", [0.5, 0.1, 0.2], chains=5, steps=40)
+    record = timing_record("x", [0.5, 0.1, 0.2], Way(40, reverse_params(chains=5)))
     assert (record["value"], record["low"], record["high"]) == (5, 2, 10)
     assert record["repeats"] == 3 and record["unit"] == "1/s"
+    assert (record["chains"], record["steps"]) == (5, 40)
+    record = timing_record("y", [0.5], None)
+    assert record["chains"] is None and record["steps"] is None

@@ -218,9 +218,11 @@ def test_the_study_compares_learning_rates_with_equal_budgets(params):
     apply_preset("study", params)
     found = load_params(params)
     rates = [item for item in found.sweeps.values() if item.parameter == "training.learning_rate"]
-    assert {item.experiment for item in rates} == {"image", "baseline_a"}
+    trained = {name for name, item in found.experiments.items() if item.model != "linear"}
+    assert {item.experiment for item in rates} == trained - {"hand"}
     assert len({(item.values, item.images) for item in rates}) == 1
+    assert found.training.repeats >= 3
     for item in found.standins.values():
         assert item.yaw == 180
     images = found.evaluation.samples
-    assert images >= 200 and all(item.test >= images for item in found.standins.values())
+    assert all(item.test >= images for item in found.standins.values())

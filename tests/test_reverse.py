@@ -6,9 +6,13 @@ import warnings
 
 import pytest
 import torch
-from toys import gaussian_model, make_schedule, noise_model, rng
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from toys import gaussian_model, make_schedule, noise_model, reverse_params, rng
 
 from hmdiff.diffusion.reverse import reverse_process
+from hmdiff.diffusion.schedule import NoiseSchedule
+from hmdiff.errors import UserError
 
 
 @pytest.mark.parametrize(("steps", "eta"), [(40, 0.0), (10, 0.0), (40, 1.0), (10, 0.4)])
@@ -105,3 +109,105 @@ def test_the_standard_process_builds_no_graph():
     start = torch.randn(1, 1, 4, 3, dtype=torch.float64, generator=rng())
     h_0 = reverse_process(lambda h, k: predict(weight * h, k), start, schedule, 4)
     assert not h_0.requires_grad
+
+
+@pytest.mark.parametrize("steps", [1, 2, 5, 10, 40])
+def test_dpmpp_2m_equals_that_of_diffusers(steps):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from diffusers import DPMSolverMultistepScheduler
+    schedule = make_schedule(40)
+    betas = 1 - schedule.alphas[1:] / schedule.alphas[:-1]
+    theirs = DPMSolverMultistepScheduler(
+        num_train_timesteps=40,
+        trained_betas=betas.numpy(),
+        algorithm_type="dpmsolver++",
+        solver_order=2,
+        timestep_spacing="trailing",
+        final_sigmas_type="zero",  # alpha_0 = 1
+    )
+    alphas = schedule.alphas[1:].numpy()
+    theirs.alphas_cumprod = schedule.alphas[1:]
+    theirs.set_timesteps(steps)
+    visited = [t + 1 for t in theirs.timesteps.tolist()]
+    assert visited == schedule.visited_steps(steps)[:-1]
+    # set_timesteps rounds its noise levels to float32.
+    levels = [*(((1 - alphas) / alphas) ** 0.5)[[k - 1 for k in visited]], 0.0]
+    theirs.sigmas = torch.tensor(levels, dtype=torch.float64)
+    epsilon, predict = noise_model(schedule)
+    start = torch.randn(2, 3, 5, 3, dtype=torch.float64, generator=rng())
+    wanted = start
+    for t in theirs.timesteps:
+        wanted = theirs.step(epsilon(wanted, int(t) + 1), t, wanted).prev_sample
+    found = reverse_process(predict, start, schedule, steps, solver="dpmpp_2m")
+    assert torch.allclose(found, wanted, atol=1e-5)
+    if steps in (1, 2):  # its first step and its last are DDIM's
+        assert torch.equal(found, reverse_process(predict, start, schedule, steps))
+
+
+@pytest.mark.parametrize(("solver", "order"), [("ddim", 1), ("dpmpp_2m", 2)])
+@given(deviation=st.floats(0.3, 0.8))  # near 0.2 the error changes its sign
+@settings(max_examples=10, deadline=None)
+def test_the_error_falls_with_the_solvers_order(solver, order, deviation):
+    """On the ODE of h_0 ~ N(0, deviation^2), where h_k stays in proportion to its deviation.
+
+    The steps are equal in lambda: those of ``linear_alpha`` are large at K, however many they are.
+    """
+    alphas = torch.sigmoid(2 * torch.linspace(3, -3, 6400, dtype=torch.float64))
+    schedule = NoiseSchedule(torch.cat([torch.ones(1, dtype=torch.float64), alphas]))
+    predict = gaussian_model(schedule, torch.zeros(1, 3, dtype=torch.float64), deviation)
+    start = torch.ones(1, 1, 1, 3, dtype=torch.float64)
+
+    def variance(k):
+        return schedule.alpha(k) * deviation**2 + 1 - schedule.alpha(k)
+
+    errors = []
+    for steps in (100, 200):
+        levels = {}
+        reverse_process(
+            predict, start, schedule, steps, solver=solver,
+            callback=lambda k, h_k, _, levels=levels: levels.update({k: h_k}),
+        )  # fmt: skip
+        k = 640  # before the jump to 0, which is of first order by both
+        exact = (variance(k) / variance(6400)) ** 0.5
+        errors.append(abs(float(levels[k][0, 0, 0, 0]) - exact))
+    assert errors[0] / errors[1] == pytest.approx(2**order, rel=0.2)
+
+
+def test_dpmpp_2m_refuses_noise():
+    schedule = make_schedule()
+    _, predict = noise_model(schedule)
+    start = torch.zeros(1, 1, 4, 3, dtype=torch.float64)
+    with pytest.raises(UserError, match=r"reverse\.eta") as line:
+        reverse_process(predict, start, schedule, 4, eta=0.5, solver="dpmpp_2m")
+    assert "\n" not in str(line.value)
+    with pytest.raises(ValueError, match="needs eta 0"):
+        reverse_params(solver="dpmpp_2m", eta=0.5)
+
+
+def test_with_dpmpp_2m_a_push_is_subtracted_from_the_finished_step():
+    """Algorithm 1, line 9; the estimate of the step before is kept as it was said."""
+    schedule = make_schedule()
+    _, predict = noise_model(schedule)
+    start = torch.randn(1, 1, 4, 3, dtype=torch.float64, generator=rng())
+    seen = {}
+
+    def pushed(predict, h, k):
+        seen[k] = h, predict(h, k)[0]
+        return *predict(h, k), torch.full_like(h, 0.1)
+
+    found = reverse_process(predict, start, schedule, 4, pushed, solver="dpmpp_2m")
+    (k, (h, h0_hat)), (k_next, (h_next, h0_next)) = list(seen.items())[:2]
+    alpha, alpha_next = schedule.alpha(k), schedule.alpha(k_next)
+    noise = (h - alpha**0.5 * h0_hat) / (1 - alpha) ** 0.5
+    step = alpha_next**0.5 * h0_hat + (1 - alpha_next) ** 0.5 * noise
+    assert torch.allclose(h_next, step - 0.1)
+    third = list(seen)[2]
+    half_log = schedule.half_log_snr
+    r = (half_log(k_next) - half_log(k)) / (half_log(third) - half_log(k_next))
+    carried = (1 + 1 / (2 * r)) * h0_next - h0_hat / (2 * r)
+    noise = (h_next - alpha_next**0.5 * carried) / (1 - alpha_next) ** 0.5
+    alpha = schedule.alpha(third)
+    step = alpha**0.5 * carried + (1 - alpha) ** 0.5 * noise
+    assert torch.allclose(seen[third][0], step - 0.1)
+    assert torch.allclose(found, list(seen.values())[3][1] - 0.1)

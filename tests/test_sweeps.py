@@ -103,6 +103,15 @@ def test_steps_and_words_can_be_swept(toy, tmp_path):
     assert words["sum"]["measured"] == steps[2]["measured"]
 
 
+def test_several_values_of_the_reverse_process_can_be_swept_together(toy, tmp_path):
+    several = [{"steps": 3, "chains": 1}, {"guided_steps": None, "solver": "dpmpp_2m"}]
+    rows = primary(run(toy, tmp_path, sweep_params("reverse", several)))
+    assert list(rows) == ["configured", "steps 3, chains 1", "guided_steps all, solver dpmpp_2m"]
+    assert [(row["steps"], row["chains"]) for row in rows.values()] == [(2, 2), (3, 1), (2, 2)]
+    assert [row["configured"] for row in rows.values()] == [True, False, False]
+    assert rows["steps 3, chains 1"]["difference"] != 0
+
+
 def test_only_validation_images_are_looked_at(toy, tmp_path):
     """All others are spoilt."""
     what = sweep_params("reverse.gamma", [0.1])
@@ -172,6 +181,15 @@ BODY = {"kind": "body", "dataset": "3dpw"}
         ("denoiser.self_heads", [3], {}, "3: Input should be 1, 2"),
         ("steps", [0.5], {}, "0.5 is no number of steps"),
         ("steps", [4, 4], {}, "stands there twice"),
+        ("steps", [{"chains": 4}], {}, "{'chains': 4} is no value of steps"),
+        ("reverse", [4], {}, "4 is no value of reverse"),
+        ("reverse", [{"chain": 4}], {}, "chain: Extra inputs are not permitted"),
+        ("reverse", [{"steps": 0}], {}, "0 is no number of steps"),
+        ("reverse", [{"chains": 4}, {"chains": 4}], {}, "stands there twice"),
+        (
+            "reverse", [{"chains": 4, "guided_steps": 1}],
+            {"method": "standard", "experiment": "image", **BODY}, "guided_steps is of the guida",
+        ),
         ("steps", [4], {"method": "nobody"}, "method: 'nobody' is no method"),
         ("steps", [4], {"dataset": "3dpw"}, "dataset: '3dpw', but method hand has 'freihand'"),
         ("steps", [4], {"method": "hand_linear", "experiment": "hand_linear"}, "does not have"),

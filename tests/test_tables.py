@@ -73,8 +73,8 @@ def write_summary(folder: Path, evaluation: str, source: str = "rendered", **cha
     }
     summary = {
         "evaluation": evaluation, "method": item.method, "dataset": item.dataset, "source": source,
-        "n": 96, "steps": 20, "chains": 5, "seed": 0, "means": means, "active_steps": 3.0,
-        "spread_scale": 2.0, "protocol": {"joints": ["Neck", "Head"]},
+        "n": 96, "steps": 20, "chains": 5, "seeds": [0], "gflop": 1.5, "means": means,
+        "active_steps": 3.0, "spread_scale": 2.0, "protocol": {"joints": ["Neck", "Head"]},
         "trained": {
             "experiment": load().experiments[item.experiment].model_dump(mode="json"),
             "parameters": 196_675,
@@ -108,6 +108,7 @@ def write_speed(folder: Path) -> Path:
         record | {"name": "fastmetro_l", "value": 12.34},
         record | {"name": "hmdiff_paper", "value": 0.51, "chains": 25, "steps": 40},
         record | {"name": "hmdiff_configured", "value": 2.02, "chains": 5, "steps": 10},
+        record | {"name": "hmdiff_fast", "value": 9.5, "chains": 5, "steps": 20},
     ]
     machine = {
         "device": "cpu", "cpus": 2, "threads": 2, "precision": "bf16", "torch": "2.0",
@@ -215,7 +216,8 @@ def test_steps_needed_are_the_steps_that_were_found(measured):
 def test_notices_say_what_a_row_is_not(measured):
     text = {number: " ".join(build(measured, number).notices) for number in NUMBERS}
     depth = load().experiments["baseline_b"].depth
-    assert f"stacks {depth} blocks in one pass; Ours takes 5 chains of 20 steps" in text[3]
+    assert "Ours 1.50 GFLOP (5 chains of 20 steps, with DAT's backward passes), so 0.30" in text[3]
+    assert f"Baseline B, {depth} blocks in one pass, 1.50, 5.00 times a chain's" in text[3]
     assert "the fewest of the candidates whose error on validation images" in text[4]
     assert "mean over the draws, in every step" in text[5]
     narrow = {number for number in NUMBERS if "intervals are too narrow" in text[number]}
@@ -254,6 +256,8 @@ def test_table_6_measures_errors_and_speeds_of_both(measured):
     assert cells["FastMETRO [6]", "FPS"].measured == 12.34
     assert (cells["Ours", "FPS"].paper, cells["Ours", "FPS"].measured) == (18, 2.02)
     assert cells["Ours, the paper's N and steps", "FPS"].measured == 0.51
+    assert cells["Ours (fast)", "FPS"].measured == 9.5
+    assert cells["Ours (fast)", "MPJPE"].measured == 50.25
     text = " ".join(table.notices)
     assert "random weights" in text and "RTX 3090" in text
     size = load().experiments["fastmetro"].fastmetro

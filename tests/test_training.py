@@ -29,8 +29,8 @@ from toys import (
 from hmdiff.diffusion.upsample import Upsampler
 from hmdiff.errors import UserError
 from hmdiff.params.models import FinetuneParams
-from hmdiff.stages import train as stage
-from hmdiff.training.folder import load_model, save_model
+from hmdiff.training import data
+from hmdiff.training.folder import load_model, repeat_folder, repeats, save_model
 from hmdiff.training.linear import fit_ridge
 from hmdiff.training.loop import learning_rate, train, update_average
 from hmdiff.training.losses import SurfaceLosses, diffusion_loss, joint_loss, vertex_loss
@@ -290,8 +290,8 @@ def test_full_meshes_are_evenly_spaced_and_taken_once(tmp_path, monkeypatch, cou
             picked[self.name] = list(indices)
             return super().meshes(indices, body)
 
-    monkeypatch.setattr(stage, "PreparedFile", Recorded)
-    meshes = stage._full_meshes([Path(f"{name}.h5") for name in rows], make_body(), count)
+    monkeypatch.setattr(data, "PreparedFile", Recorded)
+    meshes = data.full_meshes([Path(f"{name}.h5") for name in rows], make_body(), count)
     assert picked == rows
     assert meshes.shape == (min(count, 20), 42, 3)
 
@@ -299,8 +299,8 @@ def test_full_meshes_are_evenly_spaced_and_taken_once(tmp_path, monkeypatch, cou
 @pytest.fixture
 def toy_stage(tmp_path, monkeypatch):
     """Runs the stage on toys: name, parameters' changes and base to the folder written."""
-    for name, value in toy_trainings.FAKES.items():
-        monkeypatch.setattr(stage, name, value)
+    for module, name, value in toy_trainings.FAKES:
+        monkeypatch.setattr(module, name, value)
 
     def run(name: str, out: str, base: Path | None = None, **changes) -> Path:
         toy_trainings.train(tmp_path, name, tmp_path / out, base, **changes)
@@ -318,6 +318,41 @@ def test_the_stage_writes_the_same_bytes_twice(toy_stage, model):
     assert contents[0] == contents[1]
     assert set(contents[0]) == {"weights.safetensors", "model.json", "curve.csv"}
     assert load_model(folder).recipe.joints == 4
+
+
+def test_a_repeat_is_the_training_of_the_next_seed(toy_stage):
+    """The other seeds lie in the folder of the first, which is as it would be alone."""
+    several = toy_stage("toy", "several", training=training_params(samples=40, repeats=3))
+    assert repeats(several) == [several, several / "repeats/1", several / "repeats/2"]
+    for number in range(3):
+        alone = toy_stage("toy", f"alone{number}", seed=number)
+        folder = repeat_folder(several, number)
+        weights, curve = (
+            (folder / name).read_bytes() for name in ("weights.safetensors", "curve.csv")
+        )
+        assert weights == (alone / "weights.safetensors").read_bytes()
+        assert curve == (alone / "curve.csv").read_bytes()
+        assert json.loads((folder / "model.json").read_text())["seed"] == number
+    weights = [(path / "weights.safetensors").read_bytes() for path in repeats(several)]
+    assert len(set(weights)) == 3
+
+
+def test_the_linear_control_has_no_chance_in_it_and_one_training(toy_stage):
+    linear = {"toy": experiment_params(model="linear")}
+    folder = toy_stage(
+        "toy", "linear", experiments=linear, training=training_params(samples=40, repeats=3)
+    )
+    assert repeats(folder) == [folder]
+
+
+def test_an_experiment_may_have_a_learning_rate_of_its_own(toy_stage):
+    own = toy_stage("toy", "own", experiments={"toy": experiment_params(learning_rate=3e-5)})
+    record = json.loads((own / "model.json").read_text())
+    assert record["training"]["learning_rate"] == 3e-5
+    shared = toy_stage("toy", "shared", training=training_params(samples=40, learning_rate=3e-5))
+    assert (own / "weights.safetensors").read_bytes() == (
+        shared / "weights.safetensors"
+    ).read_bytes()
 
 
 def fine(**changes) -> dict:

@@ -39,6 +39,7 @@ from hmdiff.params import load_params
 from hmdiff.params.runs import CheckpointParams
 from hmdiff.stages import pretrain_extractor
 from hmdiff.stages import train as stage
+from hmdiff.training import data
 
 PARAMS = load_params(Path(__file__).parents[1] / "params.yaml")
 
@@ -84,12 +85,12 @@ class ToyFiles:
         return getattr(self.rows, name)[rows]
 
 
-FAKES = {
-    "BodyModel": SimpleNamespace(load=lambda path: make_body()),
-    "MeshSampling": SimpleNamespace(load=lambda path: make_sampling()),
-    "PreparedFile": FakePrepared,
-    "FeatureFiles": ToyFiles,
-}
+FAKES = [
+    (stage, "BodyModel", SimpleNamespace(load=lambda path: make_body())),
+    (stage, "MeshSampling", SimpleNamespace(load=lambda path: make_sampling())),
+    (data, "PreparedFile", FakePrepared),
+    (stage, "FeatureFiles", ToyFiles),
+]
 
 
 def train(folder: Path, name: str, out: Path, base: Path | None = None, **changes) -> None:
@@ -192,8 +193,8 @@ def carry_out(request: dict) -> None:
         seconds=request["seconds"], folder=folder / request.get("checkpoints", "checkpoints")
     )
     if request["stage"] == "train":
-        for name, value in FAKES.items():
-            setattr(stage, name, value)
+        for module, name, value in FAKES:
+            setattr(module, name, value)
         training = training_params(samples=48, **request["changes"])
         train(folder, "toy", out, checkpoint=kept, training=training)
     else:

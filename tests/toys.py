@@ -150,8 +150,8 @@ def make_features(count: int = 24, seed: int = 0) -> Features:
 
 def training_params(**changes) -> TrainingParams:
     values = {
-        "samples": 240, "batch": 8, "learning_rate": 2e-3, "weight_decay": 1e-4, "warmup": 16,
-        "ema": 0.9, "clip": 1.0, "lambda_v": 1.0, "lambda_j": 1.0, "lambda_n": 0.1,
+        "samples": 240, "repeats": 1, "batch": 8, "learning_rate": 2e-3, "weight_decay": 1e-4,
+        "warmup": 16, "ema": 0.9, "clip": 1.0, "lambda_v": 1.0, "lambda_j": 1.0, "lambda_n": 0.1,
         "lambda_e": 1.0, "lambda_diff": 0.5, "upsampler_samples": 16,
         "upsampler_learning_rate": 1e-4, "ridge": [1e-6, 1e-4, 1e-2],
     }  # fmt: skip
@@ -186,9 +186,9 @@ def checkpoint_params(seconds: float = 60) -> CheckpointParams:
 
 def reverse_params(**changes) -> ReverseParams:
     values = {
-        "eta": 0.0, "chains": 2, "gamma": 0.2, "threshold": 0.05, "reduction": "sum",
-        "gap": "h0", "gradient": "through_g", "peak_weight": "equal",
-        "disrupted_reduction": "mean",
+        "solver": "ddim", "eta": 0.0, "chains": 2, "guided_steps": None, "gamma": 0.2,
+        "threshold": 0.05, "reduction": "sum", "gap": "h0", "gradient": "through_g",
+        "peak_weight": "equal", "disrupted_reduction": "mean",
     }  # fmt: skip
     return ReverseParams(**(values | changes))
 

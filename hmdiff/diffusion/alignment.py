@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -47,6 +48,8 @@ class Alignment:
             s as a constant, so that dh^_0/dh_k = 1 / sqrt(alpha_k).
         activation: False keeps DAT on in every step ("Ours w/o AS").
         weight: factor on D_k (A8: n of the full prior where u_c stands for all of it).
+        guided: steps k with a gradient, where it is not all of them; R_k is measured, and DAT
+            switched off by it, in the others too, which take no backward pass.
     """
 
     draws: Tensor
@@ -60,6 +63,7 @@ class Alignment:
     measured_on: Literal["h0", "h"] = "h0"
     activation: bool = True
     weight: float = 1.0
+    guided: Collection[int] | None = None
     active: Tensor | None = field(default=None, init=False)
     active_steps: Tensor | None = field(default=None, init=False)
     ratio: Tensor | None = field(default=None, init=False)
@@ -73,7 +77,9 @@ class Alignment:
         if not self.active.any():
             with torch.no_grad():
                 return *predict(h, k), None
-        with torch.set_grad_enabled(self.measured_on == "h0" and self.gradient == "through_g"):
+        guided = self.guided is None or k in self.guided
+        through_g = self.measured_on == "h0" and self.gradient == "through_g"
+        with torch.set_grad_enabled(guided and through_g):
             source = h.detach().requires_grad_()
             h0_hat, s = predict(source, k)  # Alg. 1 lines 4-5
         through = source
@@ -83,7 +89,7 @@ class Alignment:
             mesh = through = h0_hat.detach().requires_grad_()
         else:
             mesh = h0_hat
-        with torch.enable_grad():
+        with torch.set_grad_enabled(guided):
             gap = self._gap(mesh)  # Alg. 1 line 6
         if self._initial is None:
             self._initial = self._gap(h) if self.first_gap == "raw" else gap.detach()
@@ -91,7 +97,7 @@ class Alignment:
         if self.activation:
             self.active &= self.ratio >= self.threshold  # Alg. 1 lines 8 and 11
         h0_hat, s = h0_hat.detach(), s.detach()
-        if not self.active.any():
+        if not guided or not self.active.any():
             return h0_hat, s, None
         self.active_steps += self.active
         (gradient,) = torch.autograd.grad(gap.sum(), through)  # Eq. 9

@@ -57,6 +57,11 @@ class NoiseSchedule:
         """alpha_k."""
         return float(self.alphas[k])
 
+    def half_log_snr(self, k: int) -> float:
+        """lambda_k = log sqrt(alpha_k / (1 - alpha_k)), for k > 0."""
+        alpha = self.alpha(k)
+        return 0.5 * math.log(alpha / (1 - alpha))
+
     def add_noise(self, h_0: Tensor, k: Tensor, z: Tensor) -> Tensor:
         """h_k of the forward process for meshes (B, ..., 3), steps k (B,) and noise z like h_0."""
         alpha = self.alphas[k.cpu()].view(-1, *[1] * (h_0.ndim - 1)).to(h_0)

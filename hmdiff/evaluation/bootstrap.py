@@ -15,6 +15,7 @@ import pandas as pd
 from hmdiff.evaluation.protocols import UNITS
 
 LEVEL = 0.95
+SEED = "seed"  # column of a table of samples where one row is several trainings
 _BLOCK = 2**22  # resampled numbers held at once; bounds the memory
 
 
@@ -47,13 +48,25 @@ def mean_interval(values: np.ndarray, resamples: int, seed: int) -> tuple[float,
     return float(low), float(high)
 
 
+def by_seed(samples: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """One row a seed, one column a sample, both sorted; without a column ``seed`` it is one.
+
+    Raises:
+        KeyError, ValueError: a column is missing, or a sample stands there twice.
+    """
+    if SEED not in samples:
+        samples = samples.assign(**{SEED: 0})
+    return samples.pivot(index=SEED, columns="sample_id", values=metric)
+
+
 def figures(
     samples: pd.DataFrame, metrics: Iterable[str], resamples: int, seed: int
 ) -> dict[str, dict[str, Any]]:
-    """Mean, ``low`` and ``high`` end and unit of each of ``metrics``, columns of ``samples``."""
+    """Mean, ``low`` and ``high`` end and unit of each of ``metrics``, columns of ``samples``, which
+    has one row a sample, or one a sample and seed."""
     found = {}
     for name in metrics:
-        values = samples[name].to_numpy()
+        values = by_seed(samples, name).to_numpy()
         low, high = mean_interval(values, resamples, seed)
         unit = UNITS.get(name, "1")
         found[name] = {"mean": float(values.mean()), "low": low, "high": high, "unit": unit}

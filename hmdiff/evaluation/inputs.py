@@ -50,6 +50,18 @@ class Inputs:
             reverse=self.params.reverse, seed=self.params.seed, **how,
         )  # fmt: skip
 
+    def flop(self, **how: Any) -> int:
+        """Floating-point operations of the network's matrix products for one image, forward and
+        backward, counted while it is recovered; the upsampling layers' are in it."""
+        # Imported here: half a second, for the stage that counts.
+        from torch.utils.flop_counter import FlopCounterMode
+
+        with FlopCounterMode(display=False) as counter:
+            self.predictor.predict(
+                self.rows.select([0]), reverse=self.params.reverse, seed=self.params.seed, **how
+            )
+        return counter.get_total_flops()
+
 
 @contextmanager
 def opened(

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from hmdiff.errors import UserError
 from hmdiff.files import read_json
+
+if TYPE_CHECKING:
+    from hmdiff.params import Params
 
 RULE = "fewest steps whose mean validation error is within the tolerance of the least"
 
@@ -32,10 +36,16 @@ class Selected:
         steps: the number of reverse steps.
         spread_scale: of the chains' spread (evaluation/calibration.py); None where nothing was
             run, or nothing spreads.
+        reverse: values of the section ``reverse`` that are the method's own.
     """
 
     steps: int
     spread_scale: float | None
+    reverse: Mapping[str, Any] = field(default_factory=dict)
+
+    def params(self, params: Params) -> Params:
+        """``params`` with the method's own values in the section ``reverse``."""
+        return params.model_copy(update={"reverse": params.reverse.changed(self.reverse)})
 
 
 def read_selected(path: Path, method: str) -> Selected:
@@ -54,7 +64,10 @@ def read_selected(path: Path, method: str) -> Selected:
         raise UserError(f"{path}: steps: not a positive number; {remedy}")
     if scale is not None and not (isinstance(scale, float) and 0 < scale < math.inf):
         raise UserError(f"{path}: spread_scale: not a positive number; {remedy}")
-    return Selected(steps, scale)
+    reverse = record.get("reverse", {})
+    if not isinstance(reverse, dict):
+        raise UserError(f"{path}: reverse: no keys and values; {remedy}")
+    return Selected(steps, scale, reverse)
 
 
 def read_steps(path: Path, method: str) -> int:

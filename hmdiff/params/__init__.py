@@ -100,8 +100,22 @@ def load_params(path: str | Path = "params.yaml") -> Params:
         found = "" if first["type"] == "missing" else f" (found {brief(first['input'])})"
         raise UserError(f"{path}: {key}: {first['msg']}{found}; mend the value") from None
     check_training(params, path)
+    check_methods(params, path)
     check_sweeps(params, path)
     return params
+
+
+def check_methods(params: Params, path: str | Path = "params.yaml") -> None:
+    """Make sure that what methods change of the section ``reverse`` can be.
+
+    Raises:
+        UserError: one of them changes a field that there is not, or gives it a wrong value.
+    """
+    for name, item in params.methods.items():
+        try:
+            params.reverse.changed(item.reverse)
+        except ValueError as error:
+            raise UserError(f"{path}: methods.{name}.reverse: {error}; mend it") from None
 
 
 def check_training(params: Params, path: str | Path = "params.yaml") -> None:

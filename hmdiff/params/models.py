@@ -130,6 +130,7 @@ class DenoiserParams(Section):
 
 class TrainingParams(Section):
     samples: Count
+    repeats: Count
     batch: Count
     learning_rate: Positive
     weight_decay: NotNegative
@@ -167,6 +168,7 @@ class ExperimentParams(Section):
     depth: Whole
     datasets: Mixture
     fastmetro: FastMETROParams | None = None
+    learning_rate: Positive | None = None  # None: that of training
 
     @model_validator(mode="after")
     def _sized(self) -> ExperimentParams:

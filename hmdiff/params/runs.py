@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationError, model_validator
 
 from hmdiff.params.base import Count, NotNegative, Positive, Section, Unit, Whole
 
@@ -29,8 +30,10 @@ class MemoryParams(Section):
 
 
 class ReverseParams(Section):
+    solver: Literal["ddim", "dpmpp_2m"]
     eta: Unit
     chains: Count
+    guided_steps: Count | None  # None: all
     gamma: NotNegative
     threshold: NotNegative
     reduction: Literal["sum", "mean"]
@@ -38,6 +41,25 @@ class ReverseParams(Section):
     gradient: Literal["through_g", "frozen"]
     peak_weight: Literal["equal", "as_printed"]
     disrupted_reduction: Literal["sum", "mean"]
+
+    @model_validator(mode="after")
+    def _noise_is_of_ddim(self) -> ReverseParams:
+        if self.solver != "ddim" and self.eta > 0:
+            raise ValueError(f"solver {self.solver} takes no noise: it needs eta 0")
+        return self
+
+    def changed(self, changes: Mapping[str, Any]) -> ReverseParams:
+        """With other values of some fields.
+
+        Raises:
+            ValueError: there is no such field, or a value is out of its range.
+        """
+        try:
+            return ReverseParams.model_validate(self.model_dump() | dict(changes))
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(str(part) for part in first["loc"])
+            raise ValueError(f"{where}: {first['msg']}" if where else first["msg"]) from None
 
 
 class EvaluationParams(Section):
@@ -78,6 +100,8 @@ class MethodParams(Section):
     guidance: Literal["none", "dat", "disrupted"]
     protocol: str | None = None  # of evaluation/protocols.yaml; None: that of the data set
     candidates: Annotated[tuple[Count, ...], Field(min_length=1)]
+    # Values of the section reverse that are this method's own.
+    reverse: Annotated[dict[str, Any], Field(default_factory=dict)]
 
 
 class EvaluationItem(Section):

@@ -14,18 +14,24 @@ if TYPE_CHECKING:
     from hmdiff.params import Params
 
 STEPS = "steps"  # of the reverse process: chosen on validation images, and so in no section
+TOGETHER = "reverse"  # several fields of it, and steps, in each value
 RUN_TIME = ("reverse",)  # sections that a trained model is run with
 TRAINING = ("diffusion", "denoiser", "training")  # sections that it is trained with
-PULL = {f"reverse.{name}" for name in ("gamma", "threshold", "reduction", "gap", "gradient")}
+PULL = {
+    f"reverse.{name}"
+    for name in ("gamma", "threshold", "reduction", "gap", "gradient", "guided_steps")
+}
 
 Value = bool | int | float | str
+Several = dict[str, Value | None]
 
 
 class SweepParams(Section):
-    """``parameter`` is ``steps`` or SECTION.FIELD of the sections above; images: of validation."""
+    """``parameter`` is ``steps`` or SECTION.FIELD of the sections above, or ``reverse``, whose
+    values are fields of it with ``steps``, such as {steps: 5, chains: 4}; images: of validation."""
 
     parameter: str
-    values: Annotated[tuple[Value, ...], Field(min_length=1)]
+    values: Annotated[tuple[Value | Several, ...], Field(min_length=1)]
     method: str
     experiment: str
     kind: Literal["body", "hand"]
@@ -37,14 +43,27 @@ class SweepParams(Section):
         """Whether every value takes a training of its own."""
         return self.parameter.partition(".")[0] in TRAINING
 
+    @property
+    def swept(self) -> set[str]:
+        """The parameters that values change, by dotted key."""
+        if self.parameter != TOGETHER:
+            return {self.parameter}
+        return {f"{TOGETHER}.{name}" for value in self.values for name in value}
 
-def with_value(params: Params, parameter: str, value: Value) -> Params:
+
+def with_value(params: Params, parameter: str, value: Value | Several) -> Params:
     """``params`` with one value changed; the steps are no part of them and change nothing.
 
     Raises:
         ValueError: there is no such parameter, or the value is out of its range.
     """
     section, _, field = parameter.partition(".")
+    if isinstance(value, dict) != (parameter == TOGETHER):
+        raise ValueError(f"{value!r} is no value of {parameter}")
+    if parameter == TOGETHER:
+        changes = dict(value)
+        with_value(params, STEPS, changes.pop(STEPS, 1))
+        return params.model_copy(update={"reverse": params.reverse.changed(changes)})
     if parameter == STEPS:
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise ValueError(f"{value!r} is no number of steps")
@@ -88,13 +107,14 @@ def check_sweeps(params: Params, path: str | Path) -> None:
         try:
             for value in sweep.values:
                 with_value(params, sweep.parameter, value)
-            if len(set(sweep.values)) < len(sweep.values):
+            if any(value in sweep.values[:at] for at, value in enumerate(sweep.values)):
                 raise ValueError("a value stands there twice")
         except ValueError as error:
             raise UserError(f"{label}: {error}; mend it") from None
-        if sweep.parameter in PULL and method.guidance == "none":
+        pull = sorted(sweep.swept & PULL)
+        if pull and method.guidance == "none":
             raise UserError(
-                f"{label}.parameter: {sweep.parameter} is of the guidance, which method "
+                f"{label}.parameter: {pull[0]} is of the guidance, which method "
                 f"{sweep.method} does not have; sweep another method"
             )
         experiment = params.experiments.get(sweep.experiment)

@@ -243,7 +243,8 @@ def load(
         raise UserError(f"steps: {steps} is not between 1 and K = {network.schedule.steps}")
     if chains is not None and chains < 1:
         raise UserError(f"chains: {chains} is less than 1; take 1 or more")
-    reverse = params.reverse.model_copy(update={"chains": chains or params.reverse.chains})
+    reverse = params.reverse.changed(params.methods[method].reverse if method else {})
+    reverse = reverse.model_copy(update={"chains": chains or reverse.chains})
     how = {"steps": steps, "reverse": reverse, "guidance": guidance, "seed": params.seed}
     settings = {
         "experiment": folder.name,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +11,8 @@ import numpy as np
 import pandas as pd
 
 from hmdiff.checkpoints import checkpoints
-from hmdiff.evaluation.bootstrap import figures
-from hmdiff.evaluation.inputs import opened
+from hmdiff.evaluation.bootstrap import SEED, figures
+from hmdiff.evaluation.inputs import Inputs, opened
 from hmdiff.evaluation.items import find_evaluation, protocol_of
 from hmdiff.evaluation.protocols import Protocol
 from hmdiff.evaluation.recovery import Recovered
@@ -18,6 +20,7 @@ from hmdiff.evaluation.selection import read_selected
 from hmdiff.files import atomic_directory, write_json, write_text
 from hmdiff.params import Params
 from hmdiff.params.runs import EvaluationParams
+from hmdiff.training.folder import repeats
 
 SPLIT = "test"
 
@@ -35,9 +38,11 @@ def run(
 ) -> None:
     """Recover and score test meshes; write samples.csv, predictions.npz, summary.json to ``out``.
 
+    Scored with every training of the experiment; predictions.npz is of the first one.
+
     Args:
         model: folder of the trained experiment.
-        steps: number of reverse steps of the method (select_steps).
+        steps: number of reverse steps of the method (select_steps), and its own ``reverse``.
         features, prepared: files of the evaluation's data set; only their test rows are used.
         body, sampling: artefacts of body_models and mesh_sampling.
 
@@ -48,6 +53,7 @@ def run(
     what = find_evaluation(evaluation, params)
     protocol = protocol_of(f"evaluations.{evaluation}", what)
     selected = read_selected(steps, what.method)
+    params = selected.params(params)
     how = {
         "steps": selected.steps,
         "guidance": what.guidance,
@@ -61,43 +67,66 @@ def run(
         "protocol": protocol.model_dump(mode="json"),
         "samples": params.evaluation.samples,
     }
-    files = {
-        "model": model, "features": features, "prepared": prepared,
-        "body": body, "sampling": sampling,
-    }  # fmt: skip
-    with (
-        opened(
-            what.experiment, protocol, SPLIT, params.evaluation.samples, params=params, **files
-        ) as inputs,
-        checkpoints(f"evaluate@{evaluation}", params, settings, list(files.values())) as kept,
-    ):
-        recovered = inputs.recover(kept, **how)
-        source, trained = inputs.source, inputs.trained
-        diffusion = trained["experiment"]["model"] == "diffusion"
+    shared = {"features": features, "prepared": prepared, "body": body, "sampling": sampling}
+    runs, facts = [], []
+    with ExitStack() as stack:
+        for number, folder in enumerate(repeats(model)):
+            seeded = params.model_copy(update={"seed": params.seed + number})
+            files = shared | {"model": folder}
+            inputs = stack.enter_context(
+                opened(
+                    what.experiment, protocol, SPLIT, params.evaluation.samples,
+                    params=seeded, **files,
+                )
+            )  # fmt: skip
+            label = f"evaluate@{evaluation}" + (f".{number}" if number else "")
+            kept = stack.enter_context(checkpoints(label, seeded, settings, list(files.values())))
+            runs.append(inputs.recover(kept, **how))
+            facts.append(_facts(inputs, how))
+        samples = _joined([run.samples for run in runs], params.seed)
         summary = {
             "evaluation": evaluation,
             "method": what.method,
             "experiment": what.experiment,
             "dataset": what.dataset,
-            "source": source,
-            "body_model": inputs.body.source,
             "split": SPLIT,
-            "n": len(recovered.samples),
+            "n": len(runs[0].samples),
             **how,
-            "seed": params.seed,
+            "seeds": [params.seed + number for number in range(len(runs))],
             "spread_scale": selected.spread_scale,
-            "chains": params.reverse.chains if diffusion else 1,
-            **_figures(recovered.samples, protocol, params.evaluation, params.seed),
+            **facts[0],
+            **_figures(samples, protocol, params.evaluation, params.seed),
             "protocol": protocol.model_dump(mode="json"),
             "reverse": params.reverse.model_dump(mode="json"),
-            "trained": trained,
         }
-        _write(out, recovered, summary)
+        _write(out, samples, runs[0], summary)
     means = ", ".join(
         f"{name} {figure['mean']:.3g} [{figure['low']:.3g}, {figure['high']:.3g}]"
         for name, figure in summary["means"].items()
     )
-    print(f"evaluate@{evaluation}: {summary['n']} {source} images, {how['steps']} steps: {means}")
+    print(
+        f"evaluate@{evaluation}: {summary['n']} {summary['source']} images, {how['steps']} steps, "
+        f"{len(runs)} trainings: {means}"
+    )
+
+
+def _facts(inputs: Inputs, how: Mapping[str, Any]) -> dict[str, Any]:
+    """What a run's inputs say of it, and what one image costs the network."""
+    diffusion = inputs.trained["experiment"]["model"] == "diffusion"
+    return {
+        "source": inputs.source,
+        "body_model": inputs.body.source,
+        "chains": inputs.params.reverse.chains if diffusion else 1,
+        "gflop": round(inputs.flop(**how) / 1e9, 6),
+        "trained": inputs.trained,
+    }
+
+
+def _joined(samples: Sequence[pd.DataFrame], seed: int) -> pd.DataFrame:
+    """The samples of all trainings; ``seed`` is that of the first one."""
+    for number, frame in enumerate(samples):
+        frame.insert(1, SEED, seed + number)
+    return pd.concat(samples, ignore_index=True)
 
 
 def _figures(
@@ -113,9 +142,9 @@ def _figures(
     }
 
 
-def _write(out: Path, recovered: Recovered, summary: dict[str, Any]) -> None:
+def _write(out: Path, samples: pd.DataFrame, recovered: Recovered, summary: dict[str, Any]) -> None:
     with atomic_directory(out) as folder:
-        table = recovered.samples.to_csv(index=False, float_format="%.6f", lineterminator="\n")
+        table = samples.to_csv(index=False, float_format="%.6f", lineterminator="\n")
         write_text(folder / "samples.csv", table)
         np.savez(
             folder / "predictions.npz",

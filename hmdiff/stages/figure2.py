@@ -6,7 +6,7 @@ from pathlib import Path
 
 from hmdiff.evaluation.inputs import opened
 from hmdiff.evaluation.items import find_evaluation, protocol_of
-from hmdiff.evaluation.selection import read_steps
+from hmdiff.evaluation.selection import read_selected
 from hmdiff.figures.predictions import draw_predictions, numbers, predict_shown
 from hmdiff.figures.record import EVALUATION, origin, write_figure
 from hmdiff.params import Params
@@ -34,7 +34,8 @@ def run(
         UserError: an input is missing, damaged or of another experiment.
     """
     what = find_evaluation(EVALUATION, params)
-    count = read_steps(steps, what.method)
+    selected = read_selected(steps, what.method)
+    count, params = selected.steps, selected.params(params)
     with opened(
         what.experiment, protocol_of(f"evaluations.{EVALUATION}", what), "test",
         params.figures.images, params=params,

@@ -29,7 +29,8 @@ def run(
     params: Params,
 ) -> None:
     """Write the number of steps of ``params.methods[method]`` to ``out`` (JSON), and by what
-    factor the spread of its chains is too small there.
+    factor the spread of its chains is too small there. With it stands what the method changes of
+    the section ``reverse``: whoever runs it reads both there.
 
     Args:
         model: folder of the trained experiment.
@@ -41,7 +42,10 @@ def run(
             damaged or of another experiment, or no validation image can be scored.
     """
     what = find_method(method, params)
-    record: dict[str, Any] = {"method": method, "steps": what.candidates[0]}
+    params = params.model_copy(update={"reverse": params.reverse.changed(what.reverse)})
+    record: dict[str, Any] = {
+        "method": method, "steps": what.candidates[0], "reverse": what.reverse,
+    }  # fmt: skip
     if len(what.candidates) == 1:
         record |= {"rule": "the only candidate", "candidates": [], "n": 0, "spread_scale": None}
         write_json(out, record)

@@ -6,6 +6,7 @@ import os
 import statistics
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from hmdiff.bodies.model import BodyModel
 from hmdiff.bodies.sampling import MeshSampling
 from hmdiff.compute import autocast, resolve_device, resolve_precision, seeded_init, use_threads
 from hmdiff.datasets.prepared import PreparedFile
-from hmdiff.evaluation.selection import read_steps
+from hmdiff.evaluation.selection import read_selected
 from hmdiff.extractor.extraction import extract
 from hmdiff.extractor.features import unlabelled
 from hmdiff.extractor.model import Extractor, load_extractor, unit_range
@@ -25,8 +26,9 @@ from hmdiff.fastmetro import FastMETRO
 from hmdiff.files import write_json
 from hmdiff.inference import Predictor
 from hmdiff.params import Params
+from hmdiff.params.runs import ReverseParams
 
-METHOD = "dat"
+METHOD, FAST = "dat", "fast"  # of params.yaml
 
 Recover = Callable[[Tensor, list[str]], Tensor]
 """(images (B, 3, S, S) uint8, their sample ids) -> full meshes (B, V, 3) on the CPU."""
@@ -44,14 +46,15 @@ def run(
 ) -> None:
     """Time both methods on one machine, one backbone, one precision; write ``out`` (JSON).
 
-    HMDiff with DAT runs at the paper's N and steps, and as the evaluations run it. FastMETRO-L has
-    random weights: its speed does not depend on them, and its error is quoted from the paper.
+    HMDiff with DAT runs at the paper's N and steps with DDIM, as the method ``dat`` and as the
+    method ``fast`` are evaluated. FastMETRO-L has random weights: its speed does not depend on
+    them, and its error is quoted from the paper.
 
     Args:
         model, extractor: folders of the trained diffusion model and of the extractor.
         prepared: file whose test images are used.
         body, sampling: artefacts of body_models and mesh_sampling.
-        steps: number of reverse steps of the method ``dat`` (select_steps).
+        steps: folder of the numbers of reverse steps of both methods (select_steps).
     """
     use_threads(params.compute.threads_alone)
     mesh_sampling = MeshSampling.load(sampling)
@@ -62,31 +65,49 @@ def run(
     with PreparedFile(prepared) as file:
         facts = {name: str(file.attrs[name]) for name in ("dataset", "source")}
         times = interleaved(methods, file, network.architecture.image_size, params)
-    records = [timing_record(name, times[name], **settings[name]) for name in methods]
+    records = [timing_record(name, times[name], settings[name]) for name in methods]
     machine = _machine(network, device, precision)
     write_json(out, {"records": records, **facts, "seed": params.seed, "machine": machine})
     figures = ", ".join(f"{row['name']} {row['value']:.3g}" for row in records)
     print(f"{out}: frames a second on {machine['device']}: {figures}")
 
 
+@dataclass(frozen=True)
+class Way:
+    """How HMDiff is run: DAT with so many steps."""
+
+    steps: int
+    reverse: ReverseParams
+
+
 def contestants(
     predictor: Predictor, network: Extractor, sampling: MeshSampling, steps: Path, params: Params
-) -> tuple[dict[str, dict[str, int | None]], dict[str, Recover]]:
-    """Chains and steps of each method, and the methods; all on one backbone, in one precision."""
+) -> tuple[dict[str, Way | None], dict[str, Recover]]:
+    """How each method is run, None of FastMETRO, and the methods; all on one backbone, in one
+    precision."""
     precision = resolve_precision(params.compute)
-    settings: dict[str, dict[str, int | None]] = {
-        "hmdiff_paper": {"chains": params.speed.chains, "steps": params.speed.steps},
-        "hmdiff_configured": {"chains": params.reverse.chains, "steps": read_steps(steps, METHOD)},
-        "fastmetro_l": {"chains": None, "steps": None},
+    # Whatever params.yaml takes for its own rows.
+    paper = {"chains": params.speed.chains, "solver": "ddim", "guided_steps": None}
+    ways: dict[str, Way | None] = {
+        "hmdiff_paper": Way(params.speed.steps, params.reverse.changed(paper)),
+        "hmdiff_configured": _chosen(METHOD, steps, params),
+        "hmdiff_fast": _chosen(FAST, steps, params),
+        "fastmetro_l": None,
     }
     transformer = _fastmetro_l(network, sampling, params)
     methods: dict[str, Recover] = {
-        name: partial(_fastmetro, network, transformer, precision)
-        if setting["steps"] is None
-        else partial(_hmdiff, network, predictor, params, **setting)
-        for name, setting in settings.items()
+        name: partial(_hmdiff, network, predictor, params, way)
+        if way
+        else partial(_fastmetro, network, transformer, precision)
+        for name, way in ways.items()
     }
-    return settings, methods
+    return ways, methods
+
+
+def _chosen(method: str, steps: Path, params: Params) -> Way:
+    """A method as select_steps has chosen that it is run."""
+    selected = read_selected(steps / f"{method}.json", method)
+    return Way(selected.steps, selected.params(params).reverse)
 
 
 def interleaved(
@@ -111,9 +132,7 @@ def interleaved(
     return times
 
 
-def timing_record(
-    name: str, seconds: list[float], chains: int | None, steps: int | None
-) -> dict[str, Any]:
+def timing_record(name: str, seconds: list[float], way: Way | None) -> dict[str, Any]:
     """Median frames a second, with the slowest and the fastest repeat."""
     return {
         "name": name,
@@ -122,8 +141,8 @@ def timing_record(
         "low": 1 / max(seconds),
         "high": 1 / min(seconds),
         "repeats": len(seconds),
-        "chains": chains,
-        "steps": steps,
+        "chains": way and way.reverse.chains,
+        "steps": way and way.steps,
     }
 
 
@@ -131,18 +150,15 @@ def _hmdiff(
     network: Extractor,
     predictor: Predictor,
     params: Params,
+    way: Way,
     images: Tensor,
     names: list[str],
-    *,
-    chains: int,
-    steps: int,
 ) -> Tensor:
     arrays = extract(
         network, unit_range(images, network.mean.device), names, draws=params.prior.draws,
         seed=params.seed, precision=resolve_precision(params.compute),
     )  # fmt: skip
-    reverse = params.reverse.model_copy(update={"chains": chains})
-    how = {"steps": steps, "reverse": reverse, "guidance": "dat", "seed": params.seed}
+    how = {"steps": way.steps, "reverse": way.reverse, "guidance": "dat", "seed": params.seed}
     return predictor.predict(unlabelled(arrays, names), batch=len(names), **how).full
 
 

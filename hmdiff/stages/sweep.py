@@ -16,7 +16,7 @@ from hmdiff.errors import UserError
 from hmdiff.evaluation.inputs import opened
 from hmdiff.evaluation.items import find_method, protocol_of
 from hmdiff.evaluation.protocols import Protocol
-from hmdiff.evaluation.selection import read_steps
+from hmdiff.evaluation.selection import read_selected
 from hmdiff.figures.drawing import save_png
 from hmdiff.machine import current_commit
 from hmdiff.params import Params
@@ -60,7 +60,9 @@ def run(
     what = find_sweep(name, params)
     method = find_method(what.method, params)
     protocol = protocol_of(f"methods.{what.method}", method)
-    tried = settings(what, params, read_steps(steps, what.method))
+    selected = read_selected(steps, what.method)
+    params = selected.params(params)
+    tried = settings(what, params, selected.steps)
     shared = {"body": body, "sampling": sampling}
     own = {
         "features": features / f"{what.dataset}.h5", "prepared": prepared / f"{what.dataset}.h5",

@@ -4,7 +4,8 @@ upsampling layers."""
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 
 import torch
@@ -15,21 +16,18 @@ from hmdiff.bodies.model import BodyModel
 from hmdiff.bodies.sampling import MeshSampling
 from hmdiff.checkpoints import Checkpoints, checkpoints
 from hmdiff.compute import generator, resolve_device, resolve_precision, use_threads
-from hmdiff.datasets.prepared import PreparedFile
 from hmdiff.diffusion.denoiser import adjacency_mask
 from hmdiff.diffusion.model import MeshDiffusion, build_model, needs_mask
 from hmdiff.diffusion.upsample import Upsampler
-from hmdiff.errors import UserError
 from hmdiff.extractor.features import FeatureFiles
 from hmdiff.files import atomic_directory
 from hmdiff.params import Params
-from hmdiff.training.folder import Recipe, TrainedModel, save_model
+from hmdiff.training.data import BLOCK, full_meshes, pairs, with_mesh
+from hmdiff.training.folder import Recipe, TrainedModel, repeat_folder, save_model
 from hmdiff.training.linear import fit_ridge
 from hmdiff.training.loop import train
 from hmdiff.training.plan import Plan, make_plan
 from hmdiff.training.upsampling import downsample, train_upsampler
-
-BLOCK = 4096  # rows read at once where all of them are gone through
 
 
 def run(
@@ -42,7 +40,7 @@ def run(
     params: Params,
     base: Path | None = None,
 ) -> None:
-    """Train ``experiment`` and write its model folder to ``out``.
+    """Train ``experiment``, once for each seed, and write its model folder to ``out``.
 
     Args:
         experiment: a key of ``experiments`` in params.yaml; with ``base``, of ``finetunes``.
@@ -54,8 +52,47 @@ def run(
     Raises:
         UserError: the features lack usable rows, or training diverges.
     """
-    plan = make_plan(experiment, base, params)
-    stage = "train" if base is None else "finetune"
+    label = f"{'train' if base is None else 'finetune'}@{experiment}"
+    trained = []
+    # A finished repeat keeps its snapshots until the last one is done: nothing is trained twice.
+    with ExitStack() as stack:
+        for number in range(_count(experiment, params)):
+            start = None if base is None else repeat_folder(base, number)
+            plan = make_plan(experiment, start, params)
+            seeded = params.model_copy(update={"seed": params.seed + number})
+            kept = stack.enter_context(
+                _checkpoints(
+                    f"{label}.{number}" if number else label,
+                    plan, features, sampling, body, start, seeded,
+                )
+            )  # fmt: skip
+            trained.append(_run(plan, features, sampling, body, prepared, seeded, kept))
+        with atomic_directory(out) as folder:
+            for number, (model, curve) in enumerate(trained):
+                _write(model, curve, repeat_folder(folder, number))
+    for model, curve in trained:
+        row = min(curve, key=lambda row: row["val_mpve"]) if model.network is None else curve[-1]
+        figures = ", ".join(f"{name} {value:.4g}" for name, value in row.items())
+        notes = model.recipe.notes
+        size = f"{notes['rows']} training rows, {notes['bytes'] / 1e9:.2f} GB on disk"
+        print(f"{out}: seed {notes['seed']}, {size}; {figures}")
+
+
+def _count(experiment: str, params: Params) -> int:
+    """Of trainings; chance has no part in the linear control."""
+    known = params.experiments.get(experiment)
+    return 1 if known is not None and known.model == "linear" else params.training.repeats
+
+
+def _checkpoints(
+    label: str,
+    plan: Plan,
+    features: Path,
+    sampling: Path,
+    body: Path,
+    base: Path | None,
+    params: Params,
+) -> AbstractContextManager[Checkpoints]:
     settings = {
         "experiment": plan.experiment.model_dump(mode="json"),
         "diffusion": plan.diffusion.model_dump(mode="json"),
@@ -65,8 +102,7 @@ def run(
     }
     inputs = [*mixture_files(features, plan.datasets), body, sampling]
     inputs += [] if base is None else [base]
-    with checkpoints(f"{stage}@{experiment}", params, settings, inputs) as kept:
-        _run(plan, features, sampling, body, prepared, out, params, kept)
+    return checkpoints(label, params, settings, inputs)
 
 
 def _run(
@@ -75,21 +111,21 @@ def _run(
     sampling: Path,
     body: Path,
     prepared: Path,
-    out: Path,
     params: Params,
     kept: Checkpoints,
-) -> None:
+) -> tuple[TrainedModel, list[dict[str, float]]]:
+    """One training and its curve."""
     use_threads(params.compute.threads)
     body_model, mesh_sampling = BodyModel.load(body), MeshSampling.load(sampling)
     files = mixture_files(features, plan.datasets)
     training, validation = FeatureFiles(files, "train"), FeatureFiles(files, "val")
-    meshed = _with_mesh(training, features, "train")
+    meshed = with_mesh(training, features, "train")
     # The control starts from U's centre; H_U's lift from true joints, for it must carry U's
     # noise over and not smooth it.
     source = "centre" if plan.experiment.model == "linear" else "joints"
     pose_to_mesh, curve = fit_ridge(
-        _pairs(training, meshed, source),
-        _pairs(validation, _with_mesh(validation, features, "val"), source),
+        pairs(training, meshed, source),
+        pairs(validation, with_mesh(validation, features, "val"), source),
         params.training.ridge,
     )
     network = None
@@ -109,20 +145,22 @@ def _run(
             **plan.notes,
             "parameters": sum(p.numel() for p in network.parameters()) if network else None,
             "seed": params.seed,
+            "rows": len(training),
+            "bytes": training.bytes,
             "training": plan.training.model_dump(mode="json"),
             "datasets": dict(plan.datasets),
         },
     )
-    with atomic_directory(out) as folder:
-        save_model(TrainedModel(recipe, network, pose_to_mesh, upsampler), folder)
-        with open(folder / "curve.csv", "w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, curve[0].keys(), lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(curve)
-    row = min(curve, key=lambda row: row["val_mpve"]) if network is None else curve[-1]
-    figures = ", ".join(f"{name} {value:.4g}" for name, value in row.items())
-    size = f"{len(training)} training rows, {training.bytes / 1e9:.2f} GB on disk"
-    print(f"{out}: {size}; {figures}")
+    return TrainedModel(recipe, network, pose_to_mesh, upsampler), curve
+
+
+def _write(model: TrainedModel, curve: list[dict[str, float]], folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    save_model(model, folder)
+    with open(folder / "curve.csv", "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, curve[0].keys(), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(curve)
 
 
 def _network(
@@ -188,7 +226,7 @@ def _upsampler(
         upsampler = plan.start.upsampler.requires_grad_(True)
     else:
         upsampler = Upsampler.from_sampling(sampling.ups)
-    meshes = _full_meshes(prepared, body_model, plan.training.upsampler_samples)
+    meshes = full_meshes(prepared, body_model, plan.training.upsampler_samples)
     if not len(meshes):
         return upsampler
     return train_upsampler(
@@ -199,38 +237,3 @@ def _upsampler(
         seed=params.seed,
         device=resolve_device(params.compute.device),
     )
-
-
-def _with_mesh(features: FeatureFiles, path: Path, split: str) -> Tensor:
-    """Rows with a mesh and all joints: the mean mesh and the ridge maps need both."""
-    rows = (features.read("valid_mesh") & features.read("valid_joints").all(1)).nonzero()[:, 0]
-    if not len(rows):
-        raise UserError(
-            f"{path}: valid_mesh: no {split} sample has a mesh and all joints; "
-            "add a data set with meshes to the experiment's datasets"
-        )
-    return rows
-
-
-def _pairs(features: FeatureFiles, rows: Tensor, source: str) -> Iterator[tuple[Tensor, Tensor]]:
-    """Poses (``source``) and coarse meshes of ``rows``, block by block."""
-    for part in rows.split(BLOCK):
-        yield features.read(source, part), features.read("coarse", part)
-
-
-def _full_meshes(prepared: Sequence[Path], body_model: BodyModel, count: int) -> Tensor:
-    """At most ``count`` root-relative training meshes (n, V, 3), evenly spaced over all files."""
-    found = []
-    for path in prepared:
-        with PreparedFile(path) as file:
-            train_rows = torch.as_tensor(file.indices("train"))
-            rows = train_rows[torch.as_tensor(file.array("valid_mesh"))[train_rows]]
-        found += [(path, row) for row in rows.tolist()]
-    count = min(count, len(found))
-    picked = [found[i * len(found) // count] for i in range(count)]
-    meshes = [torch.empty(0, len(body_model.template), 3)]
-    for path in sorted({path for path, _ in picked}):
-        with PreparedFile(path) as file:
-            rows = [row for other, row in picked if other == path]
-            meshes.append(torch.as_tensor(file.meshes(rows, body_model)))
-    return torch.cat(meshes)

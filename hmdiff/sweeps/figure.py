@@ -71,7 +71,9 @@ def draw_sweep(found: Sequence[Record], text: str) -> Figure:
         panel.plot(*zip(*shown, strict=True), color="0.7", lw=1, zorder=0)
         if min(values) > 0 and max(values) > WIDE * min(values):
             panel.set_xscale("log")
-    panel.set_xticks(places, [_label(record) for record in primary])
+    labels = [_label(record) for record in primary]
+    long = max(map(len, labels)) * len(labels) > LINE
+    panel.set_xticks(places, labels, rotation=90 if long else 0)
     panel.margins(x=0.12)
     panel.minorticks_off()
     panel.set_xlabel(primary[0].parameter)

@@ -128,10 +128,10 @@ def _measured(
     if column.source == "speed":
         time = speed.timing(name)
         value, low, high, n = time.value, time.low, time.high, time.repeats
-        source, seed = speed.source, speed.seed
+        source, seeds = speed.source, [speed.seed]
     else:
         summary = summaries[name]
-        source, seed, n = summary.source, summary.seed, summary.n
+        source, seeds, n = summary.source, summary.seeds, summary.n
         if column.unit == "steps":
             if summary.trained.experiment.model != "diffusion":
                 return None
@@ -141,7 +141,7 @@ def _measured(
             value, low, high = mean.mean, mean.low, mean.high
     return {
         "source": source, "measured": value, "ci_low": low, "ci_high": high,
-        "n": n, "seeds": [seed], "quoted": False,
+        "n": n, "seeds": seeds, "quoted": False,
     }  # fmt: skip
 
 

@@ -10,12 +10,11 @@ import numpy as np
 import pandas as pd
 
 from hmdiff.errors import UserError
-from hmdiff.evaluation.bootstrap import mean_interval
+from hmdiff.evaluation.bootstrap import by_seed, mean_interval
 from hmdiff.tables.paper import Column, PaperTable
 
 REPRODUCED, REFUTED, UNDECIDED = "reproduced", "refuted", "undecided"
 BETTER, WORSE = "better", "worse"
-SEED = "seed"  # column of samples.csv where one row is several trainings
 
 
 @dataclass(frozen=True)
@@ -110,9 +109,7 @@ def _samples(evaluations: Path, name: str, metric: str) -> pd.DataFrame:
         frame = pd.read_csv(io.StringIO(text), dtype={"sample_id": str})
         if metric not in frame:
             raise UserError(f"{path}: has no column {metric!r}; {remedy}")
-        if SEED not in frame:
-            frame[SEED] = 0
-        return frame.pivot(index=SEED, columns="sample_id", values=metric)
+        return by_seed(frame, metric)
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; {remedy}") from None
     except (ValueError, KeyError) as error:

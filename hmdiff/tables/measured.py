@@ -57,7 +57,8 @@ class Summary(BaseModel):
     n: int
     steps: int
     chains: int
-    seed: int
+    seeds: list[int]
+    gflop: float  # of the network, an image
     means: dict[str, Mean]
     active_steps: float  # with DAT, the mean over images and chains
     spread_scale: float | None  # fitted on validation images; None: nothing was run there

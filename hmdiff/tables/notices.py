@@ -21,12 +21,12 @@ def notices(number: int, measured: Mapping[str, Summary], speed: Speed | None) -
     sentences = [f"Columns headed paper are quoted ({citation()})."]
     sentences += origin_notices([*summaries, *([speed] if speed else [])])
     sentences.append("Errors are in millimetres.")
-    sentences.append("± is half of the 95 % bootstrap interval over the test samples.")
+    sentences.append(_interval_notice(summaries))
     if any(summary.dataset in SEQUENCES for summary in summaries):
         sentences.append("Frames of one sequence are not independent: intervals are too narrow.")
     sentences += _beware(number, measured)
     if speed is not None:
-        sentences += _speed_notices(measured["human36m_dat"], speed)
+        sentences += _speed_notices(measured, speed)
     return sentences
 
 
@@ -38,6 +38,12 @@ def origin_notices(parts: Collection[Summary | Speed]) -> list[str]:
     if real := _titles(parts, "real"):
         sentences.append(f"Measured on real images: {real}.")
     return sentences
+
+
+def _interval_notice(summaries: Collection[Summary]) -> str:
+    trainings = max((len(summary.seeds) for summary in summaries), default=1)
+    over = "the test samples" if trainings == 1 else f"the test samples and {trainings} trainings"
+    return f"± is half of the 95 % bootstrap interval over {over}."
 
 
 def verdict_notice(reference: str) -> str:
@@ -56,10 +62,13 @@ def _beware(number: int, measured: Mapping[str, Summary]) -> list[str]:
         return [_fastmetro(measured["human36m_fastmetro"])]
     if number == 3:
         depth = measured["3dpw_baseline_b"].trained.experiment.depth
-        ours = measured["3dpw_dat"]
+        ours, stacked = measured["3dpw_dat"], measured["3dpw_baseline_b"]
         return [
-            f"Baseline B stacks {depth} blocks in one pass; Ours takes {ours.chains} chains of "
-            f"{ours.steps} steps: their cost is not matched."
+            f"Network operations an image, counted: Ours {ours.gflop:.2f} GFLOP ({ours.chains} "
+            f"chains of {ours.steps} steps, with DAT's backward passes), so "
+            f"{ours.gflop / ours.chains:.2f} a chain; Baseline A "
+            f"{measured['3dpw_baseline_a'].gflop:.2f}; Baseline B, {depth} blocks in one pass, "
+            f"{stacked.gflop:.2f}, {stacked.gflop / ours.gflop * ours.chains:.2f} times a chain's."
         ]
     if number == 4:
         return [
@@ -95,8 +104,8 @@ def _fastmetro(summary: Summary) -> str:
     )
 
 
-def _speed_notices(ours: Summary, speed: Speed) -> list[str]:
-    machine = speed.machine
+def _speed_notices(measured: Mapping[str, Summary], speed: Speed) -> list[str]:
+    machine, ours, fast = speed.machine, measured["human36m_dat"], measured["human36m_fast"]
     configured, paper = speed.timing("hmdiff_configured"), speed.timing("hmdiff_paper")
     return [
         f"FPS: one image at a time to the full mesh, median of the repeats, on {machine.device} "
@@ -106,6 +115,7 @@ def _speed_notices(ours: Summary, speed: Speed) -> list[str]:
         "FPS of FastMETRO: FastMETRO-L with random weights.",
         f"Ours: error with {ours.chains} chains of {ours.steps} steps, FPS with "
         f"{configured.chains} chains of {configured.steps} steps.",
+        f"Ours (fast): {fast.chains} chains of {fast.steps} steps, chosen on validation images.",
         f"The paper's N and steps: {paper.chains} chains of {paper.steps} steps, FPS only.",
     ]
 

@@ -120,7 +120,7 @@ def evaluation_params(summary: Summary | None, params: Params) -> dict[str, Any]
         "diffusion": params.diffusion,
         "denoiser": params.denoiser,
         "training": params.training,
-        "reverse": params.reverse,
+        "reverse": params.reverse.changed(params.methods[item.method].reverse),
         "evaluation": params.evaluation,
     }
     found = {"n": summary.n, "run.steps": summary.steps, "run.chains": summary.chains}

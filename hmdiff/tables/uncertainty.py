@@ -154,7 +154,7 @@ def _row(
         cells["Scale"] = ("1", np.array([summary.spread_scale]), (None, None))
     common = {
         "table": NUMBER, "row": row, "dataset": summary.dataset, "source": summary.source,
-        "n": summary.n, "chains": summary.chains, "seeds": [summary.seed], "commit": commit,
+        "n": summary.n, "chains": summary.chains, "seeds": summary.seeds[:1], "commit": commit,
     }  # fmt: skip
     order = ["Spread", "Error", "Pearson", "Spearman"]
     records = []

@@ -23,6 +23,17 @@ from hmdiff.training.linear import PoseToMesh
 WEIGHTS, RECORD = "weights.safetensors", "model.json"
 
 
+def repeat_folder(folder: Path, number: int) -> Path:
+    """Where the training with seed ``seed + number`` lies: the first one in ``folder`` itself."""
+    return folder / "repeats" / str(number) if number else folder
+
+
+def repeats(folder: Path) -> list[Path]:
+    """The model folders of all trainings in ``folder``, the first one first."""
+    found = sorted(folder.glob("repeats/*"), key=lambda path: int(path.name))
+    return [folder, *found]
+
+
 @dataclass(frozen=True)
 class Recipe:
     """Everything besides the weights: the parameters and sizes that the modules are built from."""

@@ -44,8 +44,10 @@ def make_plan(name: str, base: Path | None, params: Params) -> Plan:
         known = ", ".join(entries) or "none"
         raise UserError(f"params.yaml: {section}: has no {name!r}; take one of {known}")
     if base is None:
-        what = params.experiments[name]
-        return Plan(name, what, params.diffusion, params.denoiser, params.training, what.datasets)
+        what, training = params.experiments[name], params.training
+        if what.learning_rate is not None:
+            training = training.model_copy(update={"learning_rate": what.learning_rate})
+        return Plan(name, what, params.diffusion, params.denoiser, training, what.datasets)
     settings = params.finetunes[name]
     start = load_model(base)
     recipe = start.recipe

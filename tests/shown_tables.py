@@ -1,0 +1,57 @@
+"""Tables of README and docs that show a CSV of results/: run as a script, this renews them.
+
+Such a table stands below a comment that names its file.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+from pathlib import Path
+
+from doc_commands import PAGES, ROOT
+from tabulate import tabulate
+
+SHOWN = re.compile(r"<!-- (results/[\w/]+\.csv) -->\n\n((?:\|.*\n)*)")
+
+
+def shown(path: Path) -> str:
+    """The table of ``path``; of a sweep its primary metric alone."""
+    with open(path, newline="", encoding="utf-8") as file:
+        head, *rows = csv.reader(file)
+    if path.parent.name == "sweeps":
+        head, rows = _sweep([dict(zip(head, row, strict=True)) for row in rows])
+    return tabulate(rows, head, tablefmt="github", disable_numparse=True) + "\n"
+
+
+def renewed(page: str) -> str:
+    """``page`` with all its tables as results/ has them now."""
+    return SHOWN.sub(lambda found: f"<!-- {found[1]} -->\n\n{shown(ROOT / found[1])}", page)
+
+
+def _sweep(rows: list[dict[str, str]]) -> tuple[list[str], list[list[str]]]:
+    parameter, _, _, metric = list(rows[0])[:4]
+    head = [parameter, f"{metric} (95 % interval)", "difference (95 % interval)", "steps with DAT"]
+    return head, [
+        [
+            row[parameter] + (" (configured)" if row["configured"] == "True" else ""),
+            _interval(row, metric) or "diverged",
+            _interval(row, "difference") or "-",
+            f"{float(row['active steps'] or 0):.1f} of {row['steps']}",
+        ]
+        for row in rows
+    ]
+
+
+def _interval(row: dict[str, str], name: str) -> str:
+    parts = [row[name], row[f"{name} low"], row[f"{name} high"]]
+    if not all(parts):
+        return ""
+    mean, low, high = (f"{float(part):.1f}" for part in parts)
+    return f"{mean} ({low} to {high})"
+
+
+if __name__ == "__main__":
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        page.write_text(renewed(text), encoding="utf-8")
