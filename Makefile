@@ -10,7 +10,7 @@ export DVC_NO_ANALYTICS := 1
 # uv does not read pip's own variable for local wheels.
 export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 
-.PHONY: tables test lint docs ui bench measure verify setup lock clean
+.PHONY: tables test lint docs ui bench measure verify sbom setup lock clean
 
 tables: $(READY)
 	@$(ACTIVATE) && snakemake --quiet progress --cores $(CORES) all
@@ -53,6 +53,12 @@ $(READY): requirements.lock pyproject.toml
 lock:
 	$(ACTIVATE) && uv pip compile --quiet --universal --python-version 3.11 --extra dev --extra docs \
 		--no-emit-index-url --generate-hashes pyproject.toml -o requirements.lock
+
+# What the lock pins, as CycloneDX; the tool that reads the lock is no part of it.
+SBOM_TOOL := cyclonedx-bom==7.5.0
+sbom: $(READY)
+	@$(ACTIVATE) && uv tool run --quiet --from $(SBOM_TOOL) cyclonedx-py requirements \
+		--output-reproducible --output-format JSON requirements.lock | python tests/sbom.py
 
 clean:
 	rm -rf .venv .snakemake logs site

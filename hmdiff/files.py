@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import glob
 import hashlib
 import json
 import os
@@ -54,6 +55,21 @@ def atomic_directory(path: str | Path) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """A hard link where both lie on one file system that has them, else a copy."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
+
+
+def remove_partial(path: str | Path) -> None:
+    """Remove what killed writers of ``path`` have left; only for who is alone at it."""
+    path = Path(path)
+    for left in path.parent.glob(f".{glob.escape(path.name)}-*.partial"):
+        shutil.rmtree(left) if left.is_dir() else left.unlink()
 
 
 def require_room(folder: str | Path, size: int = 0) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from engines import copy_project, environment, ran_by_snakemake
+from toys import checkpoint_params
 
 from hmdiff.acquisition.catalogue import catalogue, find
 from hmdiff.acquisition.status import missing
@@ -20,6 +21,7 @@ from hmdiff.stages import acquire
 
 ROOT = Path(__file__).resolve().parent.parent
 PARAMS = load_params(ROOT / "params.yaml")
+PARAMS = PARAMS.model_copy(update={"checkpoint": checkpoint_params()})
 
 
 @pytest.fixture

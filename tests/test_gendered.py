@@ -11,6 +11,7 @@ import pytest
 import smplx
 import torch
 from toy_bodies import write_toy_model
+from toys import checkpoint_params
 
 from hmdiff.bodies import assets
 from hmdiff.bodies.model import BodyModel
@@ -27,6 +28,7 @@ from hmdiff.params.models import BodyModelParams
 from hmdiff.stages import acquire, body_models, prepare
 
 PARAMS = load_params(Path(__file__).parents[1] / "params.yaml")
+PARAMS = PARAMS.model_copy(update={"checkpoint": checkpoint_params()})
 
 
 @pytest.fixture(scope="module")

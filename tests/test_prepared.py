@@ -15,6 +15,7 @@ import pytest
 import torch
 from PIL import Image
 from toy_bodies import write_toy_model
+from toys import checkpoint_params
 
 from hmdiff.bodies.model import BodyModel
 from hmdiff.datasets import freihand, threedpw
@@ -32,6 +33,7 @@ from hmdiff.params import Params, load_params
 from hmdiff.stages import acquire, prepare
 
 PARAMS = load_params(Path(__file__).parents[1] / "params.yaml")
+PARAMS = PARAMS.model_copy(update={"checkpoint": checkpoint_params()})
 ATTRS = {"dataset": "toy", "source": "rendered"}
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from toy_bodies import write_toy_model
 from toy_layouts import WILD, WRITERS, noise_image
+from toys import checkpoint_params
 
 from hmdiff.bodies.model import BodyModel
 from hmdiff.datasets.camera import intrinsics, project
@@ -28,6 +29,7 @@ from hmdiff.params import load_params
 from hmdiff.stages import prepare
 
 PARAMS = load_params(Path(__file__).parents[1] / "params.yaml")
+PARAMS = PARAMS.model_copy(update={"checkpoint": checkpoint_params()})
 HELD_OUT = PARAMS.datasets["freihand"].model_copy(update={"held_out": 2})
 SETTINGS = PARAMS.datasets | WILD | {"freihand": HELD_OUT}
 METRES, PIXELS = 1e-4, 0.5

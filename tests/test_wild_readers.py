@@ -13,6 +13,7 @@ from ruamel.yaml import YAML
 from scipy.spatial.transform import Rotation
 from toy_bodies import write_toy_model
 from toy_layouts import SIZE, WILD, make_shots, mesh, sampled, write_shots
+from toys import checkpoint_params
 
 from hmdiff.acquisition.catalogue import find
 from hmdiff.bodies.model import BodyModel
@@ -31,6 +32,7 @@ from hmdiff.params.data import WildStandIn
 from hmdiff.stages import acquire, prepare
 
 PARAMS = load_params(Path(__file__).parents[1] / "params.yaml")
+PARAMS = PARAMS.model_copy(update={"checkpoint": checkpoint_params()})
 every_layout = pytest.mark.parametrize("layout", WILD)
 
 

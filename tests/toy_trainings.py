@@ -28,7 +28,7 @@ from toys import (
     training_params,
 )
 
-from hmdiff import checkpoints, cli
+from hmdiff import cli
 from hmdiff.datasets.crop import encode_jpeg
 from hmdiff.datasets.sample import Sample
 from hmdiff.datasets.writer import Record, write_prepared
@@ -180,7 +180,7 @@ def plant(fault: str) -> None:
     if what in ("step", "term"):
         register_optimizer_step_post_hook(stepped)
     elif what == "write":
-        checkpoints.torch.save = save
+        torch.save = save
     elif what in ("rename", "rotate"):
         os.replace = replace
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-import shutil
 from pathlib import Path
 
 from hmdiff.errors import UserError
+from hmdiff.files import link_or_copy
 
 OURS = "README.md"  # the tracked note on what to place there
 
@@ -43,7 +43,4 @@ def take(source: Path, target: Path) -> None:
             file = (Path(folder) / name).resolve()
             if not file.exists():
                 raise UserError(f"{Path(folder) / name}: a link to nowhere; mend or remove it")
-            try:
-                os.link(file, below / name)
-            except OSError:
-                shutil.copy2(file, below / name)
+            link_or_copy(file, below / name)

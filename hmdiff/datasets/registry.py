@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hmdiff.bodies.model import BodyModel
+from hmdiff.checkpoints import Checkpoints
 from hmdiff.datasets import (
     coco,
     freihand,
@@ -40,8 +41,8 @@ class Layout:
     # root, model, datasets.X; the tally takes what the reader leaves out
     read: Callable[[Path, BodyModel, Any, Tally], Iterator[Sample]]
     square: Callable[[Sample, Any], Square]  # sample, datasets.X
-    # root, folder of the model, standins.X, datasets.X, seed; persons per split
-    render: Callable[[Path, Path, Any, Any, int], dict[str, int]]
+    # root, folder of the model, standins.X, datasets.X, seed, unfinished work; persons per split
+    render: Callable[[Path, Path, Any, Any, int, Checkpoints], dict[str, int]]
     crop: str  # the crop rule in words, kept in the prepared file
     # Likewise splits and ground truth, from root and datasets.X; it names the fits that are read.
     protocol: Callable[[Path, Any], str]

@@ -9,6 +9,7 @@ import numpy as np
 
 from hmdiff.bodies.model import BodyModel
 from hmdiff.bodies.model_files import read_folder
+from hmdiff.checkpoints import UNSAVED, Checkpoints
 from hmdiff.datasets import freihand
 from hmdiff.datasets.camera import intrinsics
 from hmdiff.datasets.freihand import FRAME, Hands
@@ -48,7 +49,12 @@ class Block:
 
 
 def render(
-    root: Path, folder: Path, params: FreiHandStandIn, dataset: FreiHandDataset, seed: int
+    root: Path,
+    folder: Path,
+    params: FreiHandStandIn,
+    dataset: FreiHandDataset,
+    seed: int,
+    checkpoints: Checkpoints = UNSAVED,
 ) -> dict[str, int]:
     """Render the stand-in below ``root`` with the hand model in ``folder``; images per split."""
     seeds = np.random.SeedSequence([seed, 21])
@@ -72,7 +78,7 @@ def render(
                     )
                 )  # fmt: skip
                 first += size
-    blocks = run_jobs(_render, jobs, folder, params.workers)
+    blocks = run_jobs(_render, jobs, folder, params.workers, checkpoints, (Hands,))
     for part in lists:
         own = [vars(hands) for job, hands in zip(jobs, blocks, strict=True) if job.part == part]
         joined = {name: np.concatenate([hands[name] for hands in own]) for name in own[0]}

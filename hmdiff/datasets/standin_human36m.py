@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from hmdiff.bodies.model import BodyModel
+from hmdiff.checkpoints import UNSAVED, Checkpoints
 from hmdiff.datasets import human36m
 from hmdiff.datasets.camera import intrinsics, project, tight_box, to_camera
 from hmdiff.datasets.human36m import TEST_SUBJECTS, TRAIN_SUBJECTS, Camera, Frame, View
@@ -59,7 +60,12 @@ class SubAction:
 
 
 def render(
-    root: Path, folder: Path, params: Human36MStandIn, dataset: Human36MDataset, seed: int
+    root: Path,
+    folder: Path,
+    params: Human36MStandIn,
+    dataset: Human36MDataset,
+    seed: int,
+    checkpoints: Checkpoints = UNSAVED,
 ) -> dict[str, int]:
     """Render the stand-in below ``root`` with the body model in ``folder``; images per split."""
     everybody = (*TRAIN_SUBJECTS, *TEST_SUBJECTS)
@@ -87,7 +93,11 @@ def render(
                     )
                 )  # fmt: skip
     views: dict[int, list[View]] = defaultdict(list)
-    for job, result in zip(jobs, run_jobs(_render, jobs, folder, params.workers), strict=True):
+    for job, result in zip(
+        jobs,
+        run_jobs(_render, jobs, folder, params.workers, checkpoints, (View, Frame)),
+        strict=True,
+    ):
         views[job.subject].extend(result)
     for subject in everybody:
         cameras = _cameras(np.random.default_rng(looks[subject]), params)

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from hmdiff.bodies.model import BodyModel
+from hmdiff.checkpoints import UNSAVED, Checkpoints
 from hmdiff.datasets import threedpw
 from hmdiff.datasets.camera import intrinsics, to_camera
 from hmdiff.datasets.meshes import kinematic_joints
@@ -47,7 +48,12 @@ class Scene:
 
 
 def render(
-    root: Path, folder: Path, params: ThreeDPWStandIn, dataset: ThreeDPWDataset, seed: int
+    root: Path,
+    folder: Path,
+    params: ThreeDPWStandIn,
+    dataset: ThreeDPWDataset,
+    seed: int,
+    checkpoints: Checkpoints = UNSAVED,
 ) -> dict[str, int]:
     """Render the stand-in below ``root`` with the body models in ``folder``; persons per split."""
     gendered = dataset.ground_truth == "gendered"
@@ -66,7 +72,7 @@ def render(
             )
             left -= people * frames
             number += 1
-    run_jobs(_render, jobs, folder, params.workers)
+    run_jobs(_render, jobs, folder, params.workers, checkpoints)
     return counts
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from hmdiff.bodies.model import BodyModel
+from hmdiff.checkpoints import UNSAVED, Checkpoints
 from hmdiff.datasets import coco, mpii, muco, up3d
 from hmdiff.datasets.camera import project, tight_box
 from hmdiff.datasets.fitted import Person, Shot
@@ -58,7 +59,12 @@ class Picture:
 
 
 def render(
-    root: Path, folder: Path, params: WildStandIn, dataset: AnyDataset, seed: int
+    root: Path,
+    folder: Path,
+    params: WildStandIn,
+    dataset: AnyDataset,
+    seed: int,
+    checkpoints: Checkpoints = UNSAVED,
 ) -> dict[str, int]:
     """Render the stand-in below ``root`` with the body model in ``folder``; samples per split."""
     native = NATIVES[params.layout]
@@ -71,7 +77,7 @@ def render(
         pair = not native.alone and enough and rng.random() < params.pairs
         jobs.append(Picture(root, len(jobs) + 1, 1 + pair, seeds.spawn(1)[0], params))
         left -= jobs[-1].people if native.everybody else 1
-    native.write(root, run_jobs(_render, jobs, folder, params.workers))
+    native.write(root, run_jobs(_render, jobs, folder, params.workers, checkpoints, (Shot, Person)))
     return {"train": params.train, "val": 0, "test": 0}
 
 

@@ -1,7 +1,7 @@
 """What the rendered stand-ins share: seeds, workers, cameras, subjects and frames.
 
 A stand-in is cut into jobs (a sequence, or a handful of hands) that know their own random seed.
-So the bytes do not depend on the number of workers.
+So the bytes do not depend on the number of workers, nor on how often a rendering was killed.
 """
 
 from __future__ import annotations
@@ -9,23 +9,32 @@ from __future__ import annotations
 import multiprocessing
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import numpy as np
 import torch
 from PIL import Image
 
 from hmdiff.bodies.model import BodyModel
+from hmdiff.checkpoints import UNSAVED, Checkpoints
+from hmdiff.checkpoints.parts import Parts
 from hmdiff.rendering.appearance import sample_clothing
 from hmdiff.rendering.scene import Appearance
 
 JPEG_QUALITY = 92  # of the rendered frames
 BETA_LIMIT = 2.5  # standard deviations of shape; beyond them bodies look odd
 
-Job = TypeVar("Job")
+
+class Placed(Protocol):
+    """A job, as a dataclass, that writes files below ``root``."""
+
+    root: Path
+
+
+Job = TypeVar("Job", bound=Placed)
 Result = TypeVar("Result")
 
 
@@ -83,23 +92,41 @@ def run_jobs(
     jobs: Sequence[Job],
     folder: Path,
     workers: int,
+    checkpoints: Checkpoints = UNSAVED,
+    types: tuple[type, ...] = (),
 ) -> list[Result]:
     """``render(body, job)`` for every job, in order, in ``workers`` processes.
 
     Each process loads the body model of ``folder`` once and computes in one thread: results must
-    not depend on how many there are. One worker is this process itself.
+    not depend on how many there are. One worker is this process itself. Jobs that an earlier run
+    has finished are taken from ``checkpoints``; ``types`` are the dataclasses of the results.
     """
+    parts = checkpoints.parts(types)
+    if parts:
+        parts.look(len(jobs))
+    results = _run_all(partial(_run, render, parts), list(enumerate(jobs)), folder, workers)
+    if parts:
+        parts.gather(len(jobs), jobs[0].root)
+    return results
+
+
+def _run_all(
+    run: Callable[[tuple[int, Job]], Result],
+    jobs: Sequence[tuple[int, Job]],
+    folder: Path,
+    workers: int,
+) -> list[Result]:
     if workers == 1:
         threads = torch.get_num_threads()
         try:
             _load(folder)
-            return [_run(render, job) for job in jobs]
+            return [run(job) for job in jobs]
         finally:
             torch.set_num_threads(threads)
     # A fork would inherit torch's threads in an unknown state.
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, context, initializer=_load, initargs=(folder,)) as pool:
-        return list(pool.map(partial(_run, render), jobs, chunksize=4))
+        return list(pool.map(run, jobs, chunksize=4))
 
 
 _body: BodyModel | None = None  # of this process
@@ -111,6 +138,11 @@ def _load(folder: Path) -> None:
     _body = BodyModel.load(folder)
 
 
-def _run(render: Callable[[BodyModel, Job], Result], job: Job) -> Result:
+def _run(
+    render: Callable[[BodyModel, Job], Result], parts: Parts | None, numbered: tuple[int, Job]
+) -> Result:
     assert _body is not None
-    return render(_body, job)
+    number, job = numbered
+    if parts is None:
+        return render(_body, job)
+    return parts.make(number, lambda root: render(_body, replace(job, root=root)))

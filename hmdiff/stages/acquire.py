@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from hmdiff.acquisition.catalogue import find as find_published
+from hmdiff.checkpoints import checkpoints
 from hmdiff.datasets.placed import is_placed, take
 from hmdiff.datasets.registry import Layout, find
 from hmdiff.errors import UserError
-from hmdiff.files import atomic_directory, sha256, write_json
+from hmdiff.files import atomic_directory, remove_partial, sha256, write_json
 from hmdiff.params import Params
 from hmdiff.rendering.backgrounds import CREDITS
 
@@ -43,10 +44,16 @@ def run(dataset: str, body: Path, placed: Path, out: Path, params: Params) -> No
                 f"params.yaml: standins.{dataset}: none of the layout of datasets.{dataset}; "
                 f"add one, or place the real data in {placed} and let acquire.source be real"
             )
-        with atomic_directory(out) as folder:
-            persons = layout.render(folder, body, standin, settings, params.seed)
-            facts |= {"source": "rendered", "seed": params.seed, "persons": persons}
-            _describe(folder, layout, facts | {"credits": CREDITS})
+        decisive = {
+            "standin": standin.model_dump(mode="json", exclude={"workers"}),
+            "dataset": settings.model_dump(mode="json"),
+        }
+        with checkpoints(f"acquire@{dataset}", params, decisive, [body]) as kept:
+            remove_partial(out)
+            with atomic_directory(out) as folder:
+                persons = layout.render(folder, body, standin, settings, params.seed, kept)
+                facts |= {"source": "rendered", "seed": params.seed, "persons": persons}
+                _describe(folder, layout, facts | {"credits": CREDITS})
     print(f"{out}: {facts['source']}, {facts.get('persons', 'persons are counted by prepare')}")
 
 

@@ -7,13 +7,15 @@ from pathlib import Path
 from tqdm import tqdm
 
 from hmdiff.bodies.model import BodyModel
+from hmdiff.checkpoints import checkpoints
+from hmdiff.checkpoints.identity import listing
 from hmdiff.compute import use_threads
 from hmdiff.datasets.preparation import records
 from hmdiff.datasets.registry import find
 from hmdiff.datasets.tally import Tally
 from hmdiff.datasets.writer import write_prepared
 from hmdiff.errors import UserError
-from hmdiff.files import read_json
+from hmdiff.files import read_json, remove_partial
 from hmdiff.params import Params
 
 
@@ -55,18 +57,27 @@ def run(dataset: str, raw: Path, body: Path, out: Path, params: Params) -> None:
         "ground_truth": getattr(settings, "ground_truth", "native"),
     }
     tally = Tally()
-    rows = records(
-        layout.read(raw, model, settings, tally),
-        lambda sample: layout.square(sample, settings),
-        model,
-        params.prepare,
-        tally,
-    )
-    written = write_prepared(
-        out,
-        tqdm(rows, "prepare", disable=None),
-        model.kind,
-        attrs,
-        closing=lambda: {"skipped": tally.as_json()},
-    )
+    decisive = {
+        "prepare": params.prepare.model_dump(exclude={"workers"}),
+        "dataset": settings.model_dump(mode="json"),
+    }
+    with checkpoints(
+        f"prepare@{dataset}", params, decisive, [body], lambda: {"raw": listing(raw)}
+    ) as kept:
+        remove_partial(out)
+        rows = records(
+            layout.read(raw, model, settings, tally),
+            lambda sample: layout.square(sample, settings),
+            model,
+            params.prepare,
+            tally,
+            kept,
+        )
+        written = write_prepared(
+            out,
+            tqdm(rows, "prepare", disable=None),
+            model.kind,
+            attrs,
+            closing=lambda: {"skipped": tally.as_json()},
+        )
     print(f"{out}: {written} samples, {source}; left out: {tally}")

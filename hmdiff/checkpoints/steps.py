@@ -1,0 +1,131 @@
+"""Steps of a training: its state is saved between two of them, and when it is asked to stop."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import time
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from typing import Any, TypeVar
+
+import torch
+from torch import nn
+from tqdm import tqdm
+
+from hmdiff.checkpoints.files import Files, say
+
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+Item = TypeVar("Item")
+Stateful = nn.Module | torch.optim.Optimizer | torch.Generator | list
+
+
+def saved_steps(
+    files: Files,
+    seconds: float,
+    order: Callable[[int], Iterable[Item]],
+    steps: int,
+    kept: Mapping[str, Stateful],
+    desc: str,
+) -> Generator[tuple[int, Item]]:
+    """See :meth:`hmdiff.checkpoints.stage.Checkpoints.steps`; ``seconds`` lie between two files."""
+    first = _restore(files, kept)
+    written = time.monotonic()
+    stop = _Stop()
+    with stop.listening() if files.folder else contextlib.nullcontext():
+        bar = tqdm(order(first), desc, steps, initial=first, disable=None)
+        for step, item in enumerate(bar, first):
+            yield step, item
+            if stop.signal is not None:
+                break
+            # Not after the last step: what follows is short.
+            if time.monotonic() - written >= seconds and step + 1 < steps:
+                _save(files, kept, step + 1)
+                written = time.monotonic()
+    if stop.signal is not None:
+        name = signal.Signals(stop.signal).name
+        saved = _save(files, kept, step + 1)
+        rest = "run it again and it goes on from there" if saved else "which is not saved"
+        say(f"{files.name}: stopped by {name} after step {step + 1} of {steps}; {rest}")
+        raise SystemExit(128 + stop.signal)
+
+
+class _Stop:
+    """The signal that asked this process to stop."""
+
+    signal: int | None = None
+
+    @contextlib.contextmanager
+    def listening(self) -> Iterator[None]:
+        """Inside, the first signal is only noted; a second one ends the process as ever."""
+        before = {number: signal.getsignal(number) for number in _SIGNALS}
+        owner = os.getpid()
+
+        def note(number: int, frame: object) -> None:
+            if os.getpid() == owner:
+                self.signal = number
+                restore()
+            elif os.getppid() != owner:
+                os._exit(128 + number)
+            # else: one that decodes images; it goes on until this one is done.
+
+        def restore() -> None:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+        for number in _SIGNALS:
+            signal.signal(number, note)
+        try:
+            yield
+        finally:
+            restore()
+
+
+def _restore(files: Files, kept: Mapping[str, Stateful]) -> int:
+    """Put ``kept`` into the newest sound file's state; its number of steps, or 0."""
+    for path in reversed(files.found()):
+        state = files.taken(path)
+        if state is not None:
+            _set_state(kept, state)
+            say(f"{files.name}: goes on after step {state['step']}")
+            return state["step"]
+        path.unlink()
+    return 0
+
+
+def _save(files: Files, kept: Mapping[str, Stateful], step: int) -> bool:
+    """Write one file and drop old ones; whether that could be done."""
+    written = files.write(step, _state(kept))
+    files.rotate()
+    return written
+
+
+def _state(kept: Mapping[str, Stateful]) -> dict[str, Any]:
+    state = {}
+    for name, part in kept.items():
+        if isinstance(part, list):
+            state[name] = part
+        else:
+            state[name] = (
+                part.get_state() if isinstance(part, torch.Generator) else part.state_dict()
+            )
+    streams = [torch.get_rng_state()]
+    if torch.cuda.is_available():
+        streams += torch.cuda.get_rng_state_all()
+    return {"kept": state, "streams": streams}
+
+
+def _set_state(kept: Mapping[str, Stateful], state: Mapping[str, Any]) -> None:
+    for name, part in kept.items():
+        value = state["kept"][name]
+        if isinstance(part, list):
+            part[:] = value
+        elif isinstance(part, torch.Generator):
+            part.set_state(value)
+        else:
+            part.load_state_dict(value)
+    first, *others = state["streams"]
+    torch.set_rng_state(first)
+    if others:
+        torch.cuda.set_rng_state_all(others)
