@@ -135,15 +135,18 @@ def _read(
 
 
 def _check(points: Points, rows: np.ndarray, field: str, values: np.ndarray) -> None:
-    finite = np.isfinite(values).all(axis=(1, 2))
+    # Along the last axis numpy's minimum and maximum are many times as fast; NaN goes through them.
+    by_axis = np.ascontiguousarray(values.swapaxes(1, 2))
+    low, high = by_axis.min(axis=2), by_axis.max(axis=2)
+    finite = (np.isfinite(low) & np.isfinite(high)).all(axis=1)
     if not finite.all():
         raise UserError(
             f"{points.name}: {field}: {points.label(rows[~finite][0])} has numbers that are not "
             "finite; predict it again"
         )
-    extent = np.median(np.ptp(values, axis=1).max(axis=1))
+    extent = np.median((high - low).max(axis=1))
     # One point may be far off, but not so far that its square has no place in a float.
-    extent = max(extent, 1e-6 * np.abs(values).max())
+    extent = max(extent, 1e-6 * high.max(), -1e-6 * low.min())
     if extent > LARGEST:
         raise UserError(
             f"{points.name}: {field}: {points.label(rows[0])} and others measure {extent:.0f} m; "
