@@ -41,7 +41,7 @@ def test_what_makes_the_preset_large_stays(work):
     for section in ("diffusion", "denoiser", "reverse", "prior", "experiments"):
         assert getattr(short, section) == getattr(whole, section), section
     assert whole.diffusion.steps == 200 and whole.reverse.chains == 25
-    assert short.training.batch == whole.training.batch
+    assert short.training.batch == whole.training.batch == 32  # not the default's
     assert short.training.samples == 2 * whole.training.batch
     assert whole.finetunes.keys() == short.finetunes.keys() != set()
     assert {item.samples for item in short.finetunes.values()} == {2 * whole.training.batch}
