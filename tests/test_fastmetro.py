@@ -136,7 +136,7 @@ def test_on_stored_features_the_head_is_trained_by_the_loop_of_every_row(tmp_pat
     network, curve = train(
         head_in_place_of_g(features), features, regressor,
         torch.as_tensor(sampling.coarse_faces).long(),
-        training_params(samples=2000, learning_rate=3e-3),
+        training_params(samples=1000, learning_rate=3e-3),
         seed=0, device=torch.device("cpu"), precision="fp32",
     )  # fmt: skip
     assert curve[-1]["v"] < 0.9 * curve[0]["v"] and curve[-1]["diff"] == 0

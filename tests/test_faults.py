@@ -28,31 +28,46 @@ SCRIPT = Path(__file__).with_name("toy_trainings.py")
 # Disks -------------------------------------------------------------------------------------------
 
 
-def on_a_disk(folder: Path, options: str, stage: str) -> tuple[int, str, list[str]]:
-    """A toy training whose outputs and checkpoints go to a small disk of its own: exit code, what
-    it said, and what lies on the disk afterwards."""
+@pytest.fixture(scope="module")
+def disks(tmp_path_factory) -> dict[str, tuple[int, str, list[str]]]:
+    """Toy trainings whose outputs and checkpoints go to a small disk of their own: exit code, what
+    each said, and what lies on its disk afterwards."""
     if subprocess.run(["unshare", "-m", "true"], capture_output=True, check=False).returncode:
         pytest.skip("this user may not mount a disk (unshare -m)")
-    write_images(folder)
-    for name in ("body", "sampling", "disk/x"):
-        (folder / name).parent.mkdir(exist_ok=True)
-        (folder / name).write_text(name)
-    request = {"folder": str(folder), "stage": stage, "fault": "", "seconds": 0, "workers": 0}
-    request |= {"out": "disk/out", "checkpoints": "disk/checkpoints", "changes": {}}
-    disk = folder / "disk"
-    mount = f"mount -t tmpfs -o {options} tmpfs {disk}"
+    root, requests, mounts, lists = tmp_path_factory.mktemp("disks"), [], [], []
+    cases = {
+        "train": ("train", "size=100k"),
+        "pretrain_extractor": ("pretrain_extractor", "size=100k"),
+        "read-only": ("train", "size=100k,ro"),
+    }
+    for name, (stage, options) in cases.items():
+        folder = root / name
+        disk = folder / "disk"
+        disk.mkdir(parents=True)
+        write_images(folder)
+        for file in ("body", "sampling"):
+            (folder / file).write_text(file)
+        request = {"folder": str(folder), "stage": stage, "fault": "", "seconds": 0, "workers": 0}
+        request |= {"out": "disk/out", "checkpoints": "disk/checkpoints", "changes": {}}
+        requests.append(json.dumps(request) + "\n")
+        mounts.append(f"mount -t tmpfs -o {options} tmpfs {disk}")
+        lists.append(f"echo; ls -A {disk}")
+    script = " && ".join([*mounts, f"{sys.executable} {SCRIPT}", *lists])
     done = subprocess.run(
-        ["unshare", "-m", "sh", "-c", f"{mount} && {sys.executable} {SCRIPT} && ls -A {disk}"],
-        input=json.dumps(request) + "\n", capture_output=True, text=True, check=False,
+        ["unshare", "-m", "sh", "-c", script],
+        input="".join(requests), capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    code, *left = done.stdout.split()
-    return int(code), (folder / "log").read_text(), left
+    codes, *left = done.stdout.split("\n\n")
+    return {
+        name: (int(code), (root / name / "log").read_text(), lying.split())
+        for name, code, lying in zip(cases, codes.split(), left, strict=True)
+    }
 
 
 @pytest.mark.parametrize("stage", ["train", "pretrain_extractor"])
-def test_on_a_full_disk_a_training_ends_in_one_line_and_without_an_output(tmp_path, stage):
-    code, said, left = on_a_disk(tmp_path, "size=100k", stage)
+def test_on_a_full_disk_a_training_ends_in_one_line_and_without_an_output(disks, stage):
+    code, said, left = disks[stage]
     *warnings, last = said.strip().splitlines()
     assert code == 2
     assert last.startswith("hmdiff: error: ") and "No space left on device; free" in last
@@ -62,8 +77,8 @@ def test_on_a_full_disk_a_training_ends_in_one_line_and_without_an_output(tmp_pa
     assert left == ["checkpoints"]
 
 
-def test_on_a_read_only_disk_a_training_ends_in_one_line_before_it_starts(tmp_path):
-    code, said, left = on_a_disk(tmp_path, "size=100k,ro", "train")
+def test_on_a_read_only_disk_a_training_ends_in_one_line_before_it_starts(disks):
+    code, said, left = disks["read-only"]
     assert code == 2 and left == []
     assert said.count("\n") == 1
     assert "disk/checkpoints/train@toy: Read-only file system; free or open it, or let" in said
