@@ -13,14 +13,8 @@ for variable in ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME", "MLFLOW_RUN_ID
     os.environ.pop(variable, None)
 
 
-def pytest_runtest_setup(item) -> None:
-    """The pipeline, one stage after the other in minutes, goes before the short tests."""
-    if item.get_closest_marker("pipeline") is None and os.nice(0) < 5:
-        os.nice(5)
-
-
 def pytest_collection_modifyitems(items) -> None:
-    """One worker takes the pipeline (minutes) at once; the others the short tests, quickest first.
+    """One worker takes the pipeline (minutes) at once; the other the short tests, quickest first.
 
     pytest-xdist hands out whole files in this order.
     """
