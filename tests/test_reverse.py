@@ -15,23 +15,34 @@ from hmdiff.diffusion.schedule import NoiseSchedule
 from hmdiff.errors import UserError
 
 
-@pytest.mark.parametrize(("steps", "eta"), [(40, 0.0), (10, 0.0), (40, 1.0), (10, 0.4)])
-def test_it_equals_the_ddim_of_diffusers(steps, eta):
+def of_diffusers(name: str, schedule: NoiseSchedule, steps: int, **options):
+    """A scheduler of diffusers over ``schedule``, about to take ``steps`` steps.
+
+    Their index t = 0..K-1 is our k = t + 1; their alphas are built from betas.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        from diffusers import DDIMScheduler
-    schedule = make_schedule(40)
-    # Their index t = 0..K-1 is our k = t + 1; their alphas are built from betas.
+        import diffusers
+
+        scheduler = getattr(diffusers, name)
     betas = 1 - schedule.alphas[1:] / schedule.alphas[:-1]
-    theirs = DDIMScheduler(
-        num_train_timesteps=40,
+    theirs = scheduler(
+        num_train_timesteps=schedule.steps,
         trained_betas=betas.numpy(),
-        clip_sample=False,
-        set_alpha_to_one=True,
         timestep_spacing="trailing",
+        **options,
     )
     theirs.alphas_cumprod = schedule.alphas[1:]
     theirs.set_timesteps(steps)
+    return theirs
+
+
+@pytest.mark.parametrize(("steps", "eta"), [(40, 0.0), (10, 0.0), (40, 1.0), (10, 0.4)])
+def test_it_equals_the_ddim_of_diffusers(steps, eta):
+    schedule = make_schedule(40)
+    theirs = of_diffusers(
+        "DDIMScheduler", schedule, steps, clip_sample=False, set_alpha_to_one=True
+    )
     epsilon, predict = noise_model(schedule)
     start = torch.randn(2, 3, 5, 3, dtype=torch.float64, generator=rng())
     wanted, random = start, rng(1)
@@ -113,22 +124,16 @@ def test_the_standard_process_builds_no_graph():
 
 @pytest.mark.parametrize("steps", [1, 2, 5, 10, 40])
 def test_dpmpp_2m_equals_that_of_diffusers(steps):
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        from diffusers import DPMSolverMultistepScheduler
     schedule = make_schedule(40)
-    betas = 1 - schedule.alphas[1:] / schedule.alphas[:-1]
-    theirs = DPMSolverMultistepScheduler(
-        num_train_timesteps=40,
-        trained_betas=betas.numpy(),
+    theirs = of_diffusers(
+        "DPMSolverMultistepScheduler",
+        schedule,
+        steps,
         algorithm_type="dpmsolver++",
         solver_order=2,
-        timestep_spacing="trailing",
         final_sigmas_type="zero",  # alpha_0 = 1
     )
     alphas = schedule.alphas[1:].numpy()
-    theirs.alphas_cumprod = schedule.alphas[1:]
-    theirs.set_timesteps(steps)
     visited = [t + 1 for t in theirs.timesteps.tolist()]
     assert visited == schedule.visited_steps(steps)[:-1]
     # set_timesteps rounds its noise levels to float32.
