@@ -73,13 +73,17 @@ class Run:
             gradient=self.reverse.gradient,
             measured_on="h" if disrupted else "h0",
             activation=self.activation,
-            weight=rows.draws.shape[1] if equal and reduction == "sum" else 1,
+            weight=self.draws(rows).shape[1] if equal and reduction == "sum" else 1,
             guided=guided,
         )
 
     def samples(self, rows: Features) -> Tensor:
         """What stands for U, (B, n, J, 3) metres: its draws, or u_c with n = 1."""
-        return (rows.draws if self.prior == "draws" else rows.peak[:, None]).float()
+        return (self.draws(rows) if self.prior == "draws" else rows.peak[:, None]).float()
+
+    def draws(self, rows: Features) -> Tensor:
+        """The draws of U that are used, (B, n, J, 3)."""
+        return rows.draws[:, : self.reverse.draws]
 
 
 @dataclass(frozen=True)

@@ -88,6 +88,17 @@ def test_the_image_feature_is_the_mean_of_neighbouring_channels():
     assert np.allclose(image_feature(context), expected, atol=1e-6)
 
 
+def test_a_learned_projection_is_the_image_feature_and_all_that_the_head_sees(tmp_path):
+    model = Extractor(dataclasses.replace(SMALL, feature="projected"), seed=3).eval()
+    found = model(torch.rand(2, 3, 56, 56))
+    assert found.context.shape == (2, 128, 7, 7)
+    assert torch.equal(image_feature(found.context), found.context.flatten(2).transpose(1, 2))
+    for kept, again in zip(found[1:], model.head(found.context), strict=True):
+        assert torch.equal(kept, again)
+    save_extractor(model, tmp_path, {})
+    assert load_extractor(tmp_path).architecture.feature == "projected"
+
+
 def test_the_seed_alone_decides_the_first_weights():
     torch.manual_seed(0)
     before = torch.get_rng_state()

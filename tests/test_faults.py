@@ -17,7 +17,7 @@ from toy_trainings import write_images
 from hmdiff import costs, tracking
 from hmdiff.errors import UserError
 from hmdiff.evaluation.export import _predictions
-from hmdiff.evaluation.selection import read_steps
+from hmdiff.evaluation.selection import read_selected
 from hmdiff.stages import select_steps
 from hmdiff.tables.differences import _samples
 from hmdiff.tables.measured import read_summary
@@ -121,7 +121,7 @@ def test_a_damaged_intermediate_is_one_line_that_names_it(toy, tmp_path, name, d
 
 
 READERS = {
-    "steps.json": lambda folder: read_steps(folder / "row/steps.json", "hand_linear"),
+    "steps.json": lambda folder: read_selected(folder / "row/steps.json", "hand_linear"),
     "samples.csv": lambda folder: _samples(folder, "row", "PA-MPVPE"),
     "summary.json": lambda folder: read_summary(folder, "row", ["PA-MPVPE"]),
     "predictions.npz": lambda folder: _predictions(

@@ -128,6 +128,13 @@ def test_u_c_with_equal_weight_pulls_as_hard_as_the_draws_it_replaces(features):
     assert torch.allclose(full.coarse, peak.coarse, atol=1e-5)
 
 
+def test_dat_sees_the_first_draws_that_it_is_told_to(features):
+    predictor = make_predictor(features, condition="image")
+    few = predict(features, predictor, guidance="dat", draws=2)
+    cut = dataclasses.replace(features, draws=features.draws[:, :2])
+    assert torch.equal(few.coarse, predict(cut, predictor, guidance="dat").coarse)
+
+
 def test_h_u_starts_from_one_lifted_draw_a_chain(features):
     """With more chains than draws the draws are taken in turn."""
     starts = []

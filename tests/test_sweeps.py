@@ -103,6 +103,17 @@ def test_steps_and_words_can_be_swept(toy, tmp_path):
     assert words["sum"]["measured"] == steps[2]["measured"]
 
 
+def test_a_sweep_can_hand_dat_the_peak_of_u(toy, tmp_path):
+    """Where the weight of u_c is asked for, which draws do not have."""
+    weights = ["as_printed"]
+    peak = primary(
+        run(toy, tmp_path / "a", sweep_params("reverse.peak_weight", weights, prior="peak"))
+    )
+    draws = primary(run(toy, tmp_path / "b", sweep_params("reverse.peak_weight", weights)))
+    assert peak["equal"]["measured"] != peak["as_printed"]["measured"]
+    assert draws["equal"]["measured"] == draws["as_printed"]["measured"]
+
+
 def test_several_values_of_the_reverse_process_can_be_swept_together(toy, tmp_path):
     several = [{"steps": 3, "chains": 1}, {"guided_steps": None, "solver": "dpmpp_2m"}]
     rows = primary(run(toy, tmp_path, sweep_params("reverse", several)))

@@ -186,8 +186,8 @@ def checkpoint_params(seconds: float = 60) -> CheckpointParams:
 
 def reverse_params(**changes) -> ReverseParams:
     values = {
-        "solver": "ddim", "eta": 0.0, "chains": 2, "guided_steps": None, "gamma": 0.2,
-        "threshold": 0.05, "reduction": "sum", "gap": "h0", "gradient": "through_g",
+        "solver": "ddim", "eta": 0.0, "chains": 2, "draws": None, "guided_steps": None,
+        "gamma": 0.2, "threshold": 0.05, "reduction": "sum", "gap": "h0", "gradient": "through_g",
         "peak_weight": "equal", "disrupted_reduction": "mean",
     }  # fmt: skip
     return ReverseParams(**(values | changes))

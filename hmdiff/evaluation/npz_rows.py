@@ -11,6 +11,8 @@ import struct
 import tempfile
 import zipfile
 import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import IO
@@ -33,6 +35,17 @@ def system_failed(error: Exception) -> bool:
     return isinstance(error, OSError) and error.errno not in (None, errno.EINVAL)
 
 
+@contextmanager
+def _damage_as(line: Callable[[Exception], str]) -> Iterator[None]:
+    """A UserError of ``line``, given the cause, where the file is damaged."""
+    try:
+        yield
+    except DAMAGE as error:
+        if system_failed(error):
+            raise
+        raise UserError(line(error)) from None
+
+
 class NpzRows:
     """An .npz file whose arrays are read by rows.
 
@@ -46,15 +59,13 @@ class NpzRows:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._files: list[IO[bytes]] = []
-        try:
-            with zipfile.ZipFile(path) as archive:
-                self._members = {info.filename: info for info in archive.infolist()}
-        except FileNotFoundError:
-            raise UserError(f"{path}: no such file; name an .npz of vertices in metres") from None
-        except DAMAGE as error:
-            if system_failed(error):
-                raise
-            raise UserError(f"{path}: is cut or no .npz; write it again with np.savez") from None
+        if not path.exists():
+            raise UserError(f"{path}: no such file; name an .npz of vertices in metres")
+        with (
+            _damage_as(lambda _: f"{path}: is cut or no .npz; write it again with np.savez"),
+            zipfile.ZipFile(path) as archive,
+        ):
+            self._members = {info.filename: info for info in archive.infolist()}
 
     def __enter__(self) -> NpzRows:
         return self
@@ -76,13 +87,11 @@ class NpzRows:
         """
         if name not in self:
             raise self._missing(name)
-        try:
-            with np.load(self.path, allow_pickle=False) as content:
-                return content[name]
-        except DAMAGE as error:
-            if system_failed(error):
-                raise
-            raise UserError(f"{self.path}: {name}: {error}; save plain numbers or text") from None
+        with (
+            _damage_as(lambda cause: f"{self.path}: {name}: {cause}; save plain numbers or text"),
+            np.load(self.path, allow_pickle=False) as content,
+        ):
+            return content[name]
 
     def rows(self, name: str, shape: tuple[int, ...]) -> Rows:
         """The numeric array ``name``, whose rows must have ``shape``.
@@ -93,7 +102,9 @@ class NpzRows:
         if name not in self:
             raise self._missing(name)
         info = self._members[f"{name}.npy"]
-        try:
+        with _damage_as(
+            lambda cause: f"{self.path}: {name}: {cause}; write it again with np.savez"
+        ):
             file, start = self._stored(info) if _is_stored(info) else self._unpacked(info)
             self._files.append(file)
             file.seek(start)
@@ -102,10 +113,6 @@ class NpzRows:
                 version, np.lib.format.read_array_header_2_0
             )
             found, fortran, dtype = read(file)
-        except DAMAGE as error:
-            if system_failed(error):
-                raise
-            raise UserError(f"{self.path}: {name}: {error}; write it again with np.savez") from None
         if dtype.kind not in _NUMBERS or len(found) < 2 or found[1:] != shape:
             wanted = ", ".join(["n", *map(str, shape)])
             raise UserError(

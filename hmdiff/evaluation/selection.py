@@ -68,8 +68,3 @@ def read_selected(path: Path, method: str) -> Selected:
     if not isinstance(reverse, dict):
         raise UserError(f"{path}: reverse: no keys and values; {remedy}")
     return Selected(steps, scale, reverse)
-
-
-def read_steps(path: Path, method: str) -> int:
-    """The number of reverse steps alone; errors as :func:`read_selected`."""
-    return read_selected(path, method).steps

@@ -38,12 +38,13 @@ class Architecture:
     image_size: int  # pixels
     channels: tuple[int, int, int]  # of the three deconvolutions
     half_extent: float  # metres
+    feature: str = "pooled"  # or projected: how f_c becomes f_I (A12)
 
 
 class Extraction(NamedTuple):
     """What one forward pass gives."""
 
-    context: Tensor  # f_c (B, C, 7, 7)
+    context: Tensor  # f_c (B, C, 7, 7), or its projection (B, 128, 7, 7)
     xy: Tensor  # logits of E_xy (B, J, 56, 56), float32
     z: Tensor  # logits of E_z (B, J, 56, 56), float32
 
@@ -65,9 +66,14 @@ class Extractor(nn.Module):
         self.grid = Grid(architecture.half_extent)
         with seeded_init(seed, "extractor"):
             self.backbone = Backbone(architecture.backbone, architecture.image_size, pretrained)
-            self.head = PoseHead(
-                self.backbone.channels, architecture.channels, self.kind.joint_count
-            )
+            channels, self.projection = self.backbone.channels, nn.Identity()
+            if architecture.feature == "projected":
+                # In front of the head: what makes good heatmaps passes through f_I.
+                self.projection = nn.Sequential(
+                    nn.Conv2d(channels, FEATURE, 1, bias=False), nn.BatchNorm2d(FEATURE)
+                )
+                channels = FEATURE
+            self.head = PoseHead(channels, architecture.channels, self.kind.joint_count)
         shape = (1, 3, 1, 1)
         self.register_buffer("mean", torch.tensor(MEAN).view(shape), persistent=False)
         self.register_buffer("deviation", torch.tensor(DEVIATION).view(shape), persistent=False)
@@ -80,6 +86,7 @@ class Extractor(nn.Module):
         """RGB images (B, 3, S, S) in 0..1, float32 -> f_c and the logits of both heatmaps."""
         images = (images - self.mean) / self.deviation
         context = self.backbone(images.contiguous(memory_format=torch.channels_last))
+        context = self.projection(context)
         return Extraction(context, *self.head(context))
 
     def prior(self, extraction: Extraction) -> Prior:
@@ -97,7 +104,8 @@ def image_feature(context: Tensor) -> Tensor:
 
     Sec. 4.3 sends the flattened 2048 x 49 feature through average pooling to 128 x 49, which is
     the mean over each 16 neighbouring channels. Transposed: 49 tokens of 128 numbers. Where C is
-    not a multiple of 128, the groups differ by one channel (adaptive pooling).
+    not a multiple of 128, the groups differ by one channel (adaptive pooling); a learned projection
+    to 128 channels passes unchanged.
     """
     tokens = context.float().flatten(2).transpose(1, 2)
     assert tokens.shape[1] == GRID * GRID

@@ -75,6 +75,7 @@ class ExtractorParams(Section):
     pretrained: Annotated[Path, AfterValidator(_tracked)] | None
     image_size: Annotated[int, Field(ge=56, multiple_of=56)]
     channels: tuple[Count, Count, Count]
+    feature: Literal["pooled", "projected"]
     half_extent: Positive
     samples: Count
     batch: Annotated[int, Field(ge=2)]

@@ -37,6 +37,7 @@ class SweepParams(Section):
     kind: Literal["body", "hand"]
     dataset: str
     images: Count | None  # None: all
+    prior: Literal["draws", "peak"] = "draws"  # as in an evaluation
 
     @property
     def trains(self) -> bool:

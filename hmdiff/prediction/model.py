@@ -20,7 +20,7 @@ from hmdiff.compute import resolve_device, resolve_precision
 from hmdiff.datasets.crop import Square, cut, square_about
 from hmdiff.diffusion.alignment import Alignment
 from hmdiff.errors import UserError
-from hmdiff.evaluation.selection import read_steps
+from hmdiff.evaluation.selection import read_selected
 from hmdiff.extractor.extraction import extract
 from hmdiff.extractor.features import unlabelled
 from hmdiff.extractor.model import WEIGHTS, Extractor, load_extractor, unit_range
@@ -238,7 +238,7 @@ def load(
     elif steps is None:
         if method is None:
             raise UserError(f"{checkpoint}: no method of params.yaml runs it; give its steps")
-        steps = read_steps(project / f"runs/steps/{method}.json", method)
+        steps = read_selected(project / f"runs/steps/{method}.json", method).steps
     elif not 1 <= steps <= network.schedule.steps:
         raise UserError(f"steps: {steps} is not between 1 and K = {network.schedule.steps}")
     if chains is not None and chains < 1:

@@ -20,7 +20,7 @@ from hmdiff.evaluation.selection import read_selected
 from hmdiff.files import atomic_directory, write_json, write_text
 from hmdiff.params import Params
 from hmdiff.params.runs import EvaluationParams
-from hmdiff.training.folder import repeats
+from hmdiff.training.folder import repeat_label, repeats
 
 SPLIT = "test"
 
@@ -68,7 +68,8 @@ def run(
         "samples": params.evaluation.samples,
     }
     shared = {"features": features, "prepared": prepared, "body": body, "sampling": sampling}
-    runs, facts = [], []
+    runs: list[Recovered] = []
+    facts: dict[str, Any] = {}
     with ExitStack() as stack:
         for number, folder in enumerate(repeats(model)):
             seeded = params.model_copy(update={"seed": params.seed + number})
@@ -79,10 +80,10 @@ def run(
                     params=seeded, **files,
                 )
             )  # fmt: skip
-            label = f"evaluate@{evaluation}" + (f".{number}" if number else "")
+            label = repeat_label(f"evaluate@{evaluation}", number)
             kept = stack.enter_context(checkpoints(label, seeded, settings, list(files.values())))
             runs.append(inputs.recover(kept, **how))
-            facts.append(_facts(inputs, how))
+            facts = facts or _facts(inputs, how)  # of the first one
         samples = _joined([run.samples for run in runs], params.seed)
         summary = {
             "evaluation": evaluation,
@@ -94,7 +95,7 @@ def run(
             **how,
             "seeds": [params.seed + number for number in range(len(runs))],
             "spread_scale": selected.spread_scale,
-            **facts[0],
+            **facts,
             **_figures(samples, protocol, params.evaluation, params.seed),
             "protocol": protocol.model_dump(mode="json"),
             "reverse": params.reverse.model_dump(mode="json"),

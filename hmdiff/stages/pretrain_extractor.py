@@ -35,8 +35,9 @@ def run(kind: str, prepared: Path, out: Path, params: Params) -> None:
             if file.attrs["kind"] != kind:
                 raise UserError(f"{path}: kind: is {file.attrs['kind']}, not {kind}; move it away")
     architecture = Architecture(
-        kind, settings.backbone, settings.image_size, settings.channels, settings.half_extent
-    )
+        kind, settings.backbone, settings.image_size, settings.channels, settings.half_extent,
+        settings.feature,
+    )  # fmt: skip
     extractor = Extractor(architecture, params.seed, settings.pretrained)
     train, validation = (
         split_pool(paths, list(settings.datasets.values()), split, settings.image_size)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hmdiff.evaluation.items import find_method, protocol_of
-from hmdiff.evaluation.selection import RULE, fewest_steps
+from hmdiff.evaluation.selection import RULE, Selected, fewest_steps
 from hmdiff.files import write_json
 from hmdiff.params import Params
 from hmdiff.params.runs import MethodParams
@@ -42,7 +42,7 @@ def run(
             damaged or of another experiment, or no validation image can be scored.
     """
     what = find_method(method, params)
-    params = params.model_copy(update={"reverse": params.reverse.changed(what.reverse)})
+    params = Selected(what.candidates[0], None, what.reverse).params(params)
     record: dict[str, Any] = {
         "method": method, "steps": what.candidates[0], "reverse": what.reverse,
     }  # fmt: skip

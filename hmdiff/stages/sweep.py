@@ -21,6 +21,7 @@ from hmdiff.figures.drawing import save_png
 from hmdiff.machine import current_commit
 from hmdiff.params import Params
 from hmdiff.params.runs import MethodParams
+from hmdiff.params.sweeps import SweepParams
 from hmdiff.stages import train
 from hmdiff.sweeps.figure import caption, draw_sweep
 from hmdiff.sweeps.results import SPLIT, Measured, records, table, write_sweep
@@ -91,7 +92,7 @@ def run(
                     trained = _train(
                         what.experiment, setting, scratch, features, prepared, **shared
                     )
-                done.append(_measure(method, protocol, what.images, setting, trained, own | shared))
+                done.append(_measure(what, method, protocol, setting, trained, own | shared))
             except UserError as error:
                 if DIVERGED not in str(error):
                     raise
@@ -130,18 +131,20 @@ def _train(
 
 
 def _measure(
+    what: SweepParams,
     method: MethodParams,
     protocol: Protocol,
-    images: int | None,
     setting: Setting,
     model: Path,
     files: Mapping[str, Path],
 ) -> dict[str, Any]:
     """The validation images' errors with ``setting``, as a checkpoint can hold them."""
     with opened(
-        method.experiment, protocol, SPLIT, images, model=model, params=setting.params, **files
+        method.experiment, protocol, SPLIT, what.images, model=model, params=setting.params, **files
     ) as inputs:
-        samples = inputs.recover(steps=setting.steps, guidance=method.guidance).samples
+        samples = inputs.recover(
+            steps=setting.steps, guidance=method.guidance, prior=what.prior
+        ).samples
         diffusion = inputs.trained["experiment"]["model"] == "diffusion"
     return {
         "errors": {name: torch.tensor(samples[name].to_numpy()) for name in protocol.metrics},

@@ -23,7 +23,7 @@ from hmdiff.extractor.features import FeatureFiles
 from hmdiff.files import atomic_directory
 from hmdiff.params import Params
 from hmdiff.training.data import BLOCK, full_meshes, pairs, with_mesh
-from hmdiff.training.folder import Recipe, TrainedModel, repeat_folder, save_model
+from hmdiff.training.folder import Recipe, TrainedModel, repeat_folder, repeat_label, save_model
 from hmdiff.training.linear import fit_ridge
 from hmdiff.training.loop import train
 from hmdiff.training.plan import Plan, make_plan
@@ -62,7 +62,7 @@ def run(
             seeded = params.model_copy(update={"seed": params.seed + number})
             kept = stack.enter_context(
                 _checkpoints(
-                    f"{label}.{number}" if number else label,
+                    repeat_label(label, number),
                     plan, features, sampling, body, start, seeded,
                 )
             )  # fmt: skip

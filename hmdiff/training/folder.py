@@ -28,6 +28,11 @@ def repeat_folder(folder: Path, number: int) -> Path:
     return folder / "repeats" / str(number) if number else folder
 
 
+def repeat_label(stage: str, number: int) -> str:
+    """The name of the checkpoints of a ``stage`` for that training."""
+    return f"{stage}.{number}" if number else stage
+
+
 def repeats(folder: Path) -> list[Path]:
     """The model folders of all trainings in ``folder``, the first one first."""
     found = sorted(folder.glob("repeats/*"), key=lambda path: int(path.name))
