@@ -213,7 +213,9 @@ class Predictor:
             callback(k, h_k / network.scale, h0_hat / network.scale, alignment)
 
         h_0 = reverse_process(
-            network.predictor(self._context(rows), self.precision),
+            network.predictor(
+                self._context(rows), self.precision, network.shift(rows.centre.to(self.device))
+            ),
             h_K,
             network.schedule,
             run.steps,

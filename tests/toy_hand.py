@@ -19,6 +19,7 @@ from hmdiff.bodies.sampling import MeshSampling
 from hmdiff.datasets.crop import encode_jpeg
 from hmdiff.datasets.sample import Sample
 from hmdiff.datasets.writer import Record, write_prepared
+from hmdiff.diffusion.lift import PoseToMesh
 from hmdiff.diffusion.model import build_model
 from hmdiff.diffusion.upsample import Upsampler
 from hmdiff.extractor.features import features_writer
@@ -26,7 +27,6 @@ from hmdiff.kinds import HAND, Kind
 from hmdiff.params import Params, load_params
 from hmdiff.stages import evaluate
 from hmdiff.training.folder import Recipe, TrainedModel, save_model
-from hmdiff.training.linear import PoseToMesh
 
 COUNT = 9  # of test images; the others are validation images
 

@@ -36,6 +36,7 @@ def diffusion_params(**changes) -> DiffusionParams:
         "alpha_last": 1e-3,
         "parametrisation": "edm",
         "sigma_data": 0.2,
+        "centre": "mean",
         "scale": {"body": 1.0, "hand": 5.0},
     }
     return DiffusionParams(**(values | changes))

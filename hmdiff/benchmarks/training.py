@@ -27,6 +27,7 @@ def make_batch(rows: Features, model: MeshDiffusion, seed: int = 0) -> Batch:
     return Batch(
         image_feature=rows.image_feature.float(),
         draws=rows.draws.float(),
+        centre=rows.centre.float(),
         coarse=rows.coarse,
         joints=rows.joints,
         valid_mesh=torch.ones(count, dtype=torch.bool),

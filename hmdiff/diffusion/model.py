@@ -11,6 +11,7 @@ from hmdiff.compute import autocast
 from hmdiff.diffusion.conditions import Condition
 from hmdiff.diffusion.denoiser import WIDTH, Denoiser, KeysValues
 from hmdiff.diffusion.fastmetro import FastMETRODenoiser
+from hmdiff.diffusion.lift import PoseToMesh
 from hmdiff.diffusion.parametrisation import Parametrisation
 from hmdiff.diffusion.schedule import NoiseSchedule
 from hmdiff.params.models import DenoiserParams, DiffusionParams, ExperimentParams
@@ -48,6 +49,9 @@ class MeshDiffusion(nn.Module):
         self.parametrisation = Parametrisation(
             form, self.schedule, mean.float() * self.scale, diffusion.sigma_data
         )
+        # Fitted before training: U's mean to a coarse mesh, about which the mesh is diffused then.
+        lifted = diffusion.centre == "prior" and not self.direct
+        self.lift = PoseToMesh(joints, len(mean)) if lifted else None
         self.condition = Condition(experiment.condition, joints, self.scale)
         if experiment.fastmetro is not None:
             self.denoiser = FastMETRODenoiser(WIDTH, mask, joints, experiment.fastmetro)
@@ -58,19 +62,33 @@ class MeshDiffusion(nn.Module):
         """Keys and values of f_I (B, 49, 128) and U's draws (B, n, J, 3), once for all steps."""
         return self.denoiser.context(self.condition(image_feature, draws))
 
+    def shift(self, centre: Tensor) -> Tensor | None:
+        """How far each image's mesh is diffused from the mean mesh, (B, 1, V, 3) in model units;
+        None: not at all. ``centre`` (B, J, 3) is U's mean in metres."""
+        if self.lift is None:
+            return None
+        return (self.scale * self.lift(centre) - self.parametrisation.mean)[:, None]
+
     def output(self, h_k: Tensor, k: int | Tensor, context: list[KeysValues]) -> Tensor:
         """The raw float32 output of the network for h_k (B, N, V, 3) in model units."""
         return self.denoiser(self.parametrisation.network_input(h_k, k), k, context).float()
 
     def predictor(
-        self, context: list[KeysValues], precision: str
+        self, context: list[KeysValues], precision: str, shift: Tensor | None = None
     ) -> Callable[[Tensor, int | Tensor], tuple[Tensor, Tensor]]:
-        """``predict(h_k, k) -> (h0_hat, s)`` for the reverse process; Eq. 7 itself is float32."""
+        """``predict(h_k, k) -> (h0_hat, s)`` for the reverse process; Eq. 7 itself is float32.
+
+        With ``shift`` the network sees and says meshes moved back by it. That is the same process:
+        h_k moves by sqrt(alpha_k) times as much, and s not at all.
+        """
 
         def predict(h_k: Tensor, k: int | Tensor) -> tuple[Tensor, Tensor]:
+            if shift is not None:
+                h_k = h_k - self.schedule.alpha(k) ** 0.5 * shift
             with autocast(h_k.device, precision):
                 output = self.output(h_k, k, context)
-            return self.parametrisation.decode(output, h_k, k)
+            h0_hat, s = self.parametrisation.decode(output, h_k, k)
+            return h0_hat if shift is None else h0_hat + shift, s
 
         return predict
 

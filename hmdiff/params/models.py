@@ -119,6 +119,7 @@ class DiffusionParams(Section):
     alpha_last: Annotated[float, Field(gt=0, lt=1)]
     parametrisation: Literal["edm", "noise", "h0", "v"]
     sigma_data: Positive
+    centre: Literal["mean", "prior"]
     scale: ScaleParams
 
 

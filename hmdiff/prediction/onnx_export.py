@@ -56,6 +56,11 @@ def export_onnx(model: TrainedModel, out: Path) -> float:
     """
     if model.network is None:
         raise UserError("export-onnx: a linear model has no denoiser; name a diffusion model")
+    if model.network.lift is not None:
+        raise UserError(
+            "export-onnx: this model is centred on each image's U, which the graph does not "
+            "hold; name one that was trained with diffusion.centre: mean"
+        )
     try:
         import onnx
         import onnxruntime

@@ -131,6 +131,12 @@ def _run(
     network = None
     if plan.experiment.model != "linear":
         network = _network(plan, training, meshed, body_model, mesh_sampling, params)
+        if network.lift is not None and plan.start is None:
+            network.lift, _ = fit_ridge(
+                pairs(training, meshed, "centre"),
+                pairs(validation, with_mesh(validation, features, "val"), "centre"),
+                params.training.ridge,
+            )
         network, curve = _trained(network, plan, training, body_model, mesh_sampling, params, kept)
     files = mixture_files(prepared, plan.datasets)
     upsampler = _upsampler(plan, files, body_model, mesh_sampling, params)

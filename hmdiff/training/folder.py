@@ -13,12 +13,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from hmdiff.diffusion.lift import PoseToMesh
 from hmdiff.diffusion.model import MeshDiffusion, needs_mask
 from hmdiff.diffusion.upsample import Upsampler
 from hmdiff.errors import UserError
 from hmdiff.files import read_json, write_json
 from hmdiff.params.models import DenoiserParams, DiffusionParams, ExperimentParams
-from hmdiff.training.linear import PoseToMesh
 
 WEIGHTS, RECORD = "weights.safetensors", "model.json"
 

@@ -1,25 +1,13 @@
-"""Ridge maps from a pose to a mesh: the linear control, and the lift of U that H_U starts from."""
+"""Fitting ridge maps from a pose to a mesh (diffusion/lift.py)."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-
-class PoseToMesh(nn.Module):
-    """The affine map (..., J, 3) -> (..., V, 3), root-relative metres on both sides."""
-
-    def __init__(self, joints: int, vertices: int):
-        super().__init__()
-        self.vertices = vertices
-        self.register_buffer("weight", torch.zeros(3 * joints, 3 * vertices))
-        self.register_buffer("bias", torch.zeros(3 * vertices))
-
-    def forward(self, pose: Tensor) -> Tensor:
-        return (pose.flatten(-2) @ self.weight + self.bias).unflatten(-1, (self.vertices, 3))
-
+from hmdiff.diffusion.lift import PoseToMesh
 
 Pairs = Iterable[tuple[Tensor, Tensor]]
 """Blocks of poses (n, J, 3) and meshes (n, V, 3), root-relative metres, one after the other."""

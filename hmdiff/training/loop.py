@@ -116,6 +116,7 @@ def _batch(
     return Batch(
         image_feature=rows.image_feature.to(device),
         draws=rows.draws.to(device),
+        centre=rows.centre.to(device),
         coarse=rows.coarse.to(device),
         joints=rows.joints.to(device),
         valid_mesh=rows.valid_mesh.to(device),

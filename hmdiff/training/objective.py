@@ -23,6 +23,7 @@ class Batch:
 
     image_feature: Tensor
     draws: Tensor
+    centre: Tensor  # U's mean
     coarse: Tensor
     joints: Tensor
     valid_mesh: Tensor
@@ -85,7 +86,12 @@ class Objective:
         scale, has_mesh = self.model.scale, batch.valid_mesh
         mean = self.model.parametrisation.mean
         h_0 = torch.where(has_mesh[:, None, None], batch.coarse * scale, mean)
-        h0_hat, difference, mesh_weight = self._forward(batch, h_0)
+        shift = self.model.shift(batch.centre)
+        if shift is None:
+            h0_hat, difference, mesh_weight = self._forward(batch, h_0)
+        else:
+            h0_hat, difference, mesh_weight = self._forward(batch, h_0 - shift[:, 0])
+            h0_hat = h0_hat + shift[:, 0]
         normal, edge = self.surface(h0_hat, h_0)
         pose = torch.einsum("jv,bvc->bjc", self.regressor, h0_hat)  # f(h^_0)
         joint = joint_loss(pose, batch.joints * scale, batch.valid_joints)
