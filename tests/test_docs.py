@@ -14,6 +14,7 @@ import numpy as np
 import paper_map
 import pytest
 from doc_commands import PAGES, ROOT, added, blocks, check, is_parameter, params
+from doc_runs import ELSEWHERE
 from engines import copy_project, environment, run
 from ruamel.yaml import YAML
 from toy_bodies import write_toy_model
@@ -53,6 +54,10 @@ def test_every_command_that_is_shown_exists_with_its_options_and_targets(command
 )
 def test_a_command_that_does_not_exist_is_found(command):
     assert check(command) is not None
+
+
+def test_commands_that_are_run_elsewhere_are_shown():
+    assert set(ELSEWHERE) <= set(COMMANDS)
 
 
 def test_marked_blocks_run_as_they_are_written(tmp_path):

@@ -1,0 +1,93 @@
+"""Running the commands of the documentation, as they are written, in a finished project."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+from doc_commands import added, blocks
+from engines import environment, run
+from ruamel.yaml import YAML
+
+_GPU = "needs a GPU or a cluster; test_workflow.py reads the profile"
+_FETCH = "downloads; test_fetch.py does it from a server on this machine"
+_STORE = "a folder of the user's; test_remote.py pushes to one, and to an S3 server, and pulls"
+_VERIFY = "runs the whole pipeline again; test_verify.py holds the comparison"
+
+# Commands that no finished smoke project can run, and why, or what does.
+ELSEWHERE = {
+    "make test": "it is what runs this",
+    "make ui": "serves until it is stopped; test_tracking_server.py starts such a server",
+    "make bench": "minutes; test_benchmarks.py runs its parts",
+    "make sbom": "asks a package index; test_sbom.py holds what it wrote against the lock",
+    "make verify": _VERIFY,
+    "hmdiff verify --exact": _VERIFY,
+    "hmdiff verify --cache": _VERIFY,
+    "dvc exp run -S training.samples=10000": "trains for long; its sister with gamma runs here",
+    "snakemake --cores 2": "is the study, which takes hours",
+    "hmdiff data fetch freihand": _FETCH,
+    "hmdiff data fetch 3dpw --accept-licence": _FETCH,
+    "hmdiff data fetch human36m": _FETCH,
+    "hmdiff data fetch smpl": _FETCH,
+    "hmdiff data fetch backbone": _FETCH,
+    "cp -rs /disk/human36m/images data/licensed/human36m/": "a folder of the user's",
+    "snakemake --workflow-profile profiles/gpu --cores 16 all": _GPU,
+    "snakemake --workflow-profile profiles/slurm all": _GPU,
+    "hmdiff predict clip.mp4 --every 5 --device cuda --batch 16": _GPU,
+    "dvc remote add --default store /mnt/share/hmdiff": _STORE,
+    "dvc push": _STORE,
+    "dvc pull": _STORE,
+}
+# These make stages stale, or replace the parameters: the last ones.
+LATE = ("licensed/mine", "@mine", "dvc exp run", "hmdiff preset")
+
+
+def commands() -> list[str]:
+    """All that are shown, in order, but for those that need another place."""
+    shown = dict.fromkeys(command for block in blocks("sh") for command in block.commands)
+    # The recorded run's own pictures, in the documentation.
+    here = [c for c in shown if c not in ELSEWHERE and "predictions/standins" not in c]
+    return sorted(here, key=lambda command: [late in command for late in LATE])
+
+
+def prepare(folder: Path) -> None:
+    """What the commands name: pictures, boxes, predictions, an environment, a commit, and the
+    entries that the examples add to params.yaml."""
+    frames = sorted((folder / "data/raw/3dpw/imageFiles").rglob("*.jpg"))[:2]
+    (folder / "holiday").mkdir()
+    for name, frame in zip(("a.jpg", "b.jpg"), frames, strict=True):
+        shutil.copy(frame, folder / "holiday" / name)
+    shutil.copy(frames[0], folder / "photo.jpg")
+    shutil.copy(next((folder / "data/raw/freihand").rglob("*.jpg")), folder / "hand.jpg")
+    boxes = {"a.jpg": [[100, 60, 200, 300]], "b.jpg": []}
+    (folder / "boxes.json").write_text(json.dumps(boxes))
+    vertices = np.random.default_rng(0).normal(size=(2, 6890, 3)).astype(np.float32)
+    for name in ("gt.npz", "pred.npz"):
+        np.savez(folder / name, vertices=vertices)
+    # The environment of this run, as set-up leaves it.
+    (folder / ".venv").mkdir()
+    (folder / ".venv/bin").symlink_to(Path(sys.prefix) / "bin")
+    (folder / ".venv/.ready").touch()
+    params = folder / "params.yaml"
+    tree = YAML(typ="safe").load(params.read_text(encoding="utf-8"))
+    for section, entries in added().items():
+        tree[section].update(entries)
+    with open(params, "w") as file:
+        YAML(typ="safe").dump(tree, file)
+    identity = ("-c", "user.name=x", "-c", "user.email=x@example.org")
+    run(folder, "git", "add", ".")
+    run(folder, "git", *identity, "commit", "-qm", "finished")
+
+
+def failed(folder: Path, command: str) -> str | None:
+    """The end of what ``command`` printed if it failed."""
+    done = subprocess.run(
+        ["bash", "-c", command], cwd=folder, text=True, check=False, timeout=600,
+        env=environment() | {"PYTHONPATH": str(folder)},
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
+    return f"{command}\n{done.stdout[-2000:]}" if done.returncode else None
