@@ -42,6 +42,7 @@ ELSEWHERE = {
     "dvc push": _STORE,
     "dvc pull": _STORE,
 }
+NEW_DATA = "mkdir -p data/licensed/mine"
 # These make stages stale, or replace the parameters: the last ones.
 LATE = ("licensed/mine", "@mine", "dvc exp run", "hmdiff preset")
 
@@ -56,7 +57,7 @@ def commands() -> list[str]:
 
 def prepare(folder: Path) -> None:
     """What the commands name: pictures, boxes, predictions, an environment, a commit, and the
-    entries that the examples add to params.yaml."""
+    rows and sweeps of the examples."""
     frames = sorted((folder / "data/raw/3dpw/imageFiles").rglob("*.jpg"))[:2]
     (folder / "holiday").mkdir()
     for name, frame in zip(("a.jpg", "b.jpg"), frames, strict=True):
@@ -72,15 +73,31 @@ def prepare(folder: Path) -> None:
     (folder / ".venv").mkdir()
     (folder / ".venv/bin").symlink_to(Path(sys.prefix) / "bin")
     (folder / ".venv/.ready").touch()
-    params = folder / "params.yaml"
-    tree = YAML(typ="safe").load(params.read_text(encoding="utf-8"))
-    for section, entries in added().items():
-        tree[section].update(entries)
-    with open(params, "w") as file:
-        YAML(typ="safe").dump(tree, file)
+    add(folder, "evaluations", "sweeps")
     identity = ("-c", "user.name=x", "-c", "user.email=x@example.org")
     run(folder, "git", "add", ".")
     run(folder, "git", *identity, "commit", "-qm", "finished")
+
+
+def add(folder: Path, *sections: str) -> None:
+    """The entries that examples add to these sections of params.yaml."""
+    params = folder / "params.yaml"
+    tree = YAML(typ="safe").load(params.read_text(encoding="utf-8"))
+    for section in sections:
+        tree[section].update(added()[section])
+    with open(params, "w") as file:
+        YAML(typ="safe").dump(tree, file)
+
+
+def failures(folder: Path) -> list[str]:
+    """What did not end well in a finished project."""
+    prepare(folder)
+    found = []
+    for command in commands():
+        found.append(failed(folder, command))
+        if command == NEW_DATA:  # its folder is there now
+            add(folder, "datasets", "standins")
+    return [text for text in found if text]
 
 
 def failed(folder: Path, command: str) -> str | None:

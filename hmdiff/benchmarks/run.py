@@ -19,13 +19,14 @@ from hmdiff.compute import resolve_device, resolve_precision, use_threads
 from hmdiff.datasets.prepared import PreparedFile
 from hmdiff.evaluation.selection import read_selected
 from hmdiff.extractor.features import FeatureFiles, Features
-from hmdiff.extractor.model import Extractor, load_extractor
+from hmdiff.extractor.model import Architecture, Extractor, load_extractor
 from hmdiff.inference import Predictor
 from hmdiff.machine import describe
 from hmdiff.params import Params
 from hmdiff.stages.speed import METHOD, contestants, interleaved
 
 FASTMETRO, PAPER = "fastmetro_l", "hmdiff_paper"
+LARGE = "hrnet_w64"  # the paper's backbone
 # What the reference loop does, Algorithm 1 as printed.
 PLAIN = {"solver": "ddim", "eta": 0.0, "guided_steps": None}
 
@@ -67,6 +68,18 @@ class Project:
     def extractor(self) -> Extractor:
         return load_extractor(Path("models/extractor", self.what.kind), self.device)
 
+    @cached_property
+    def large_extractor(self) -> Extractor:
+        """The paper's backbone and image size, with random weights: speed does not depend on
+        them."""
+        settings = self.params.extractor[self.what.kind]
+        architecture = Architecture(
+            self.what.kind, LARGE, 224, (256, 256, 256), settings.half_extent
+        )
+        extractor = Extractor(architecture, self.params.seed)
+        extractor.to(self.device, memory_format=torch.channels_last).eval()
+        return extractor.requires_grad_(False)
+
     def prepared(self) -> PreparedFile:
         return PreparedFile(Path("data/prepared", self.what.kind, f"{self.what.dataset}.h5"))
 
@@ -94,23 +107,32 @@ def run(out: Path, params: Params, subjects: Collection[str], sizes: Sizes) -> N
 
 
 def _frames(project: Project, sizes: Sizes) -> list[dict[str, Any]]:
+    return _frames_of(project, sizes, project.extractor)
+
+
+def _large_frames(project: Project, sizes: Sizes) -> list[dict[str, Any]]:
+    return _frames_of(project, sizes, project.large_extractor)
+
+
+def _frames_of(project: Project, sizes: Sizes, extractor: Extractor) -> list[dict[str, Any]]:
     """Image to full mesh, at batch 1 and batched, by the stage ``speed``'s own code.
 
     At the paper's N and steps one image takes seconds, and several at once no less each: batch 1.
     """
     _, methods = contestants(
-        project.predictor, project.extractor, project.sampling, project.steps, project.params
+        project.predictor, extractor, project.sampling, project.steps, project.params
     )
     speed = project.params.speed.model_copy(update={"repeats": sizes.repeats})
     params = project.params.model_copy(update={"speed": speed})
     found = []
     with project.prepared() as file:
         for batch in dict.fromkeys((1, sizes.batch)):
-            size = project.extractor.architecture.image_size
+            size = extractor.architecture.image_size
             if batch > 1:
                 methods.pop(PAPER, None)
             times = interleaved(methods, file, size, params, batch)
-            names = {name: f"frames {name} B={batch}" for name in methods}
+            backbone = extractor.architecture.backbone
+            names = {name: f"frames {name} {backbone} B={batch}" for name in methods}
             found += [rates(names[name], batch, times[name], "images/s") for name in methods]
             found += [
                 speed_up(f"{names[name]} speed", times[name], names[FASTMETRO], times[FASTMETRO])
@@ -168,6 +190,7 @@ def _commands(project: Project, sizes: Sizes) -> list[dict[str, Any]]:
 
 SUBJECTS: dict[str, Callable[[Project, Sizes], list[dict[str, Any]]]] = {
     "frames": _frames,
+    "large-frames": _large_frames,
     "loop": _loop,
     "configured-loop": _configured_loop,
     "training": _training,
