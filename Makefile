@@ -10,13 +10,17 @@ export DVC_NO_ANALYTICS := 1
 # uv does not read pip's own variable for local wheels.
 export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 
-.PHONY: tables test lint docs ui bench measure verify sbom setup lock clean
+.PHONY: tables test test-docs lint docs ui bench measure verify sbom setup lock clean
 
 tables: $(READY)
 	@$(ACTIVATE) && snakemake --quiet progress --cores $(CORES) all
 
 test: $(READY)
 	@$(ACTIVATE) && python -m pytest
+
+# The commands of the documentation, in a pipeline at the smoke preset.
+test-docs: $(READY)
+	@$(ACTIVATE) && python -m pytest -n 0 -m documentation
 
 lint: $(READY)
 	@$(ACTIVATE) && ruff check . && ruff format --check .

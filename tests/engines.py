@@ -56,6 +56,17 @@ def copy_project(folder: Path) -> None:
     run(folder, "git", "init", "-q")
 
 
+def smoke_project(folder: Path) -> Path:
+    """A copy of this checkout at the smoke preset, without what a run has recorded."""
+    folder.mkdir()
+    copy_project(folder)
+    for stale in ("dvc.lock", "results"):
+        path = folder / stale
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+    run(folder, "hmdiff", "preset", "smoke")
+    return folder
+
+
 def snakemake(folder: Path, *arguments: str, **options) -> str:
     return run(folder, "snakemake", "--cores", "2", "--nocolor", *arguments, **options)
 

@@ -5,20 +5,18 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from doc_runs import commands, failures
 from engines import (
     assert_settled,
-    copy_project,
     dvc,
     dvc_repro,
     ran_by_dvc,
     ran_by_snakemake,
     run,
+    smoke_project,
     snakemake,
 )
 from ruamel.yaml import YAML
@@ -31,16 +29,6 @@ TIMED = {
     "runs/speed.json", "results/table6.csv", "results/table6.tex", "results/table6.json",
     "results/report.html",
 }  # fmt: skip
-
-
-def smoke_project(folder: Path) -> Path:
-    folder.mkdir()
-    copy_project(folder)
-    for stale in ("dvc.lock", "results"):
-        path = folder / stale
-        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-    run(folder, "hmdiff", "preset", "smoke")
-    return folder
 
 
 def stages(folder: Path) -> set[str]:
@@ -140,9 +128,3 @@ def test_touching_a_big_file_reruns_nothing(projects):
     for path in [*folder.glob("data/prepared/*/*.h5"), *folder.glob("models/*/*/*")]:
         os.utime(path)
     assert_settled(folder)
-
-
-def test_every_command_of_the_documentation_runs_in_a_finished_project(projects):
-    """But for those that doc_runs.ELSEWHERE names, with what runs them instead."""
-    assert len(commands()) > 50
-    assert failures(projects["dvc"]) == []
