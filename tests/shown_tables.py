@@ -47,8 +47,13 @@ def _interval(row: dict[str, str], name: str) -> str:
     parts = [row[name], row[f"{name} low"], row[f"{name} high"]]
     if not all(parts):
         return ""
-    mean, low, high = (f"{float(part):.1f}" for part in parts)
+    mean, low, high = (_short(float(part)) for part in parts)
     return f"{mean} ({low} to {high})"
+
+
+def _short(value: float) -> str:
+    """Millimetres to a tenth; of what diverged the order of magnitude."""
+    return f"{value:.1f}" if abs(value) < 1e5 else f"{value:.0e}"
 
 
 if __name__ == "__main__":
