@@ -77,7 +77,14 @@ class Project:
             self.what.kind, LARGE, 224, (256, 256, 256), settings.half_extent
         )
         extractor = Extractor(architecture, self.params.seed)
-        extractor.to(self.device, memory_format=torch.channels_last).eval()
+        extractor.to(self.device, memory_format=torch.channels_last)
+        # So many random layers overflow unless each is normalised as training would.
+        for layer in extractor.modules():
+            if isinstance(layer, torch.nn.BatchNorm2d):
+                layer.momentum = 1.0
+        with torch.no_grad():
+            extractor.train()(torch.rand(2, 3, 224, 224, device=self.device))
+        extractor.eval()
         return extractor.requires_grad_(False)
 
     def prepared(self) -> PreparedFile:
