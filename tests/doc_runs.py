@@ -13,7 +13,7 @@ from doc_commands import added, blocks
 from engines import environment, run
 from ruamel.yaml import YAML
 
-_GPU = "needs a GPU or a cluster; test_workflow.py reads the profile"
+_GPU = "needs a GPU or a cluster; test_docs.py makes sure that the profile is there"
 _FETCH = "downloads; test_fetch.py does it from a server on this machine"
 _STORE = "a folder of the user's; test_remote.py pushes to one, and to an S3 server, and pulls"
 _VERIFY = "runs the whole pipeline again; test_verify.py holds the comparison"
@@ -40,7 +40,7 @@ ELSEWHERE = {
     "cp -rs /disk/human36m/images data/licensed/human36m/": "a folder of the user's",
     "snakemake --workflow-profile profiles/gpu --cores 16 all": _GPU,
     "snakemake --workflow-profile profiles/slurm all": _GPU,
-    "hmdiff predict clip.mp4 --every 5 --device cuda --batch 16": _GPU,
+    "hmdiff predict clip.mp4 --every 5 --device cuda --batch 16": "needs a GPU",
     "dvc remote add --default store /mnt/share/hmdiff": _STORE,
     "dvc push": _STORE,
     "dvc pull": _STORE,

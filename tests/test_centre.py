@@ -20,13 +20,14 @@ from toys import (
     training_params,
 )
 
+from hmdiff.benchmarks.training import make_batch
 from hmdiff.diffusion.model import MeshDiffusion, build_model
 from hmdiff.errors import UserError
 from hmdiff.inference import Predictor
 from hmdiff.prediction.onnx_export import export_onnx
 from hmdiff.training.folder import TrainedModel, load_model, save_model
 from hmdiff.training.linear import fit_ridge
-from hmdiff.training.objective import Batch, Objective
+from hmdiff.training.objective import Objective
 
 
 @pytest.fixture
@@ -85,13 +86,7 @@ def test_the_loss_of_a_shifted_mesh_is_that_of_the_mesh(features):
     body, faces = make_body(), torch.as_tensor(make_sampling().coarse_faces).long()
     regressor = torch.as_tensor(make_sampling().coarse_regressor(body.regressor.numpy()))
     model = make_centred(features)
-    batch = Batch(
-        image_feature=features.image_feature.float(), draws=features.draws,
-        centre=features.centre, coarse=features.coarse, joints=features.joints,
-        valid_mesh=features.valid_mesh, valid_joints=features.valid_joints,
-        k=torch.randint(1, 51, (6,), generator=rng(3)),
-        z=torch.randn(features.coarse.shape, generator=rng(4)),
-    )  # fmt: skip
+    batch = make_batch(features, model)
     _, means = Objective(model, regressor, faces, training_params(), "fp32")(batch)
     shift = model.shift(batch.centre)[:, 0]
     moved = dataclasses.replace(
