@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 from doc_commands import added, blocks
-from engines import environment, run
+from engines import commit, environment
 from ruamel.yaml import YAML
 
 _GPU = "needs a GPU or a cluster; test_docs.py makes sure that the profile is there"
@@ -29,7 +29,6 @@ ELSEWHERE = {
     "make sbom": "asks a package index; test_sbom.py holds what it wrote against the lock",
     "make verify": _VERIFY,
     "hmdiff verify --exact": _VERIFY,
-    "hmdiff verify --cache": _VERIFY,
     "dvc exp run -S training.samples=10000": "trains for long; its sister with gamma runs here",
     "snakemake --cores 2": "is the study, which takes hours",
     "hmdiff data fetch freihand": _FETCH,
@@ -78,9 +77,7 @@ def prepare(folder: Path) -> None:
     (folder / ".venv/bin").symlink_to(Path(sys.prefix) / "bin")
     (folder / ".venv/.ready").touch()
     add(folder, "evaluations", "sweeps")
-    identity = ("-c", "user.name=x", "-c", "user.email=x@example.org")
-    run(folder, "git", "add", ".")
-    run(folder, "git", *identity, "commit", "-qm", "finished")
+    commit(folder)
 
 
 def add(folder: Path, *sections: str) -> None:

@@ -56,6 +56,13 @@ def copy_project(folder: Path) -> None:
     run(folder, "git", "init", "-q")
 
 
+def commit(folder: Path) -> None:
+    """Everything in ``folder`` that git tracks or does not ignore, committed."""
+    identity = ("-c", "user.name=x", "-c", "user.email=x@example.org")
+    run(folder, "git", "add", ".")
+    run(folder, "git", *identity, "commit", "-qm", "all")
+
+
 def smoke_project(folder: Path) -> Path:
     """A copy of this checkout at the smoke preset, without what a run has recorded."""
     folder.mkdir()

@@ -14,8 +14,8 @@ import numpy as np
 import paper_map
 import pytest
 from doc_commands import PAGES, ROOT, added, blocks, check, is_parameter, params
-from doc_runs import ELSEWHERE
-from engines import copy_project, environment, run
+from doc_runs import ELSEWHERE, failed
+from engines import commit, copy_project, run
 from ruamel.yaml import YAML
 from toy_bodies import write_toy_model
 
@@ -63,18 +63,11 @@ def test_commands_that_are_run_elsewhere_are_shown():
 def test_marked_blocks_run_as_they_are_written(tmp_path):
     """In a copy of the project, without data or results; each command once, page by page."""
     copy_project(tmp_path)
-    run(tmp_path, "git", "add", ".")
-    identity = ("-c", "user.name=x", "-c", "user.email=x@example.org")
-    run(tmp_path, "git", *identity, "commit", "-qm", "copy")
+    commit(tmp_path)
     marked = [block for block in blocks("sh") if block.run]
     assert {block.page for block in marked} >= {"quickstart.md", "real_data.md"}
     commands = dict.fromkeys(command for block in marked for command in block.commands)
-    done = subprocess.run(
-        ["bash", "-euxo", "pipefail", "-c", "\n".join(commands)],
-        cwd=tmp_path, env=environment() | {"PYTHONPATH": str(tmp_path)},
-        capture_output=True, text=True, timeout=600, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, f"{done.stdout}{done.stderr}"[-4000:]
+    assert failed(tmp_path, "\n".join(["set -euxo pipefail", *commands])) is None
     assert load_params(tmp_path / "params.yaml") == load_params(ROOT / "params.yaml")
 
 
