@@ -179,9 +179,11 @@ cli.main()
 def test_a_killed_image_process_is_one_line():
     done = subprocess.run([sys.executable, "-c", KILLED], capture_output=True, text=True)
     assert done.returncode == 2
-    line = done.stderr.strip().splitlines()[-1]
-    assert line.startswith("hmdiff: error: a process that decodes or renders images was killed")
-    assert "lower compute.workers" in line
+    assert done.stderr.startswith(
+        "hmdiff: error: a process that decodes or renders images was killed"
+    )
+    assert "lower compute.workers" in done.stderr
+    assert done.stderr.count("\n") == 1
 
 
 # Clock and server --------------------------------------------------------------------------------

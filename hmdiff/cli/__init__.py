@@ -9,7 +9,9 @@ from __future__ import annotations
 import errno
 import os
 import re
+import signal
 import sys
+from traceback import walk_tb
 
 from typer.exceptions import Abort, TyperException
 
@@ -37,23 +39,39 @@ OS_ERROR = re.compile(r"\(os error (\d+)\)")
 # What torch's loader and a pool of processes say of one that something else has killed.
 LOST = re.compile(r"DataLoader worker .*(exited unexpectedly|killed by signal)|process pool was")
 
+CONNECTIONS = {"multiprocessing.connection", "multiprocessing.reduction"}
+
 
 def main() -> None:
     """Run the command line; what a user can mend is one line and exit code 2."""
     try:
-        sys.exit(app(standalone_mode=False))
+        code = _status()
+    except Exception as error:
+        # torch tells of a lost process in a signal's handler: also while the line of the broken
+        # connection to it is being made.
+        code = _explain(error)
+    sys.exit(code)
+
+
+def _status() -> int | None:
+    try:
+        return app(standalone_mode=False)
     except TyperException as error:
-        sys.exit(_fail(f"{error.format_message().rstrip('.')}; see `hmdiff --help`"))
+        return _fail(f"{error.format_message().rstrip('.')}; see `hmdiff --help`")
     except Abort:
-        sys.exit(130)
+        return 130
     except UserError as error:
         # torch raises a worker's error again with the worker's traceback before it.
-        sys.exit(_fail(str(error).rsplit("UserError: ", 1)[-1]))
+        return _fail(str(error).rsplit("UserError: ", 1)[-1])
     except Exception as error:
-        line = _mendable(error)
-        if line is None:
-            raise
-        sys.exit(_fail(line))
+        return _explain(error)
+
+
+def _explain(error: Exception) -> int:
+    line = _mendable(error)
+    if line is None:
+        raise error
+    return _fail(line)
 
 
 def _mendable(error: Exception) -> str | None:
@@ -64,13 +82,23 @@ def _mendable(error: Exception) -> str | None:
     number = OS_ERROR.search(text)
     if number and int(number[1]) in MENDABLE:
         return f"writing: {os.strerror(int(number[1]))}; free or open it"
-    # A process that is killed while it hands a batch over is a broken connection here.
-    if LOST.search(text) or isinstance(error, ConnectionResetError):
+    if LOST.search(text) or _from_connection(error):
+        # torch would tell of it once more, while the loader is taken down.
+        signal.signal(signal.SIGCHLD, lambda *_: None)
         return (
             "a process that decodes or renders images was killed, probably for lack of memory; "
             "free some, or lower compute.workers (of a stand-in: standins.*.workers) in params.yaml"
         )
     return None
+
+
+def _from_connection(error: Exception) -> bool:
+    """Whether it arose between two processes: one was killed while it handed a batch over.
+
+    By where it arose, for it is an EOFError, a reset connection or a socket that is not there.
+    """
+    names = {frame.f_globals.get("__name__") for frame, _ in walk_tb(error.__traceback__)}
+    return isinstance(error, EOFError | OSError) and not names.isdisjoint(CONNECTIONS)
 
 
 def _fail(message: str) -> int:
