@@ -16,7 +16,10 @@ from hmdiff.params import load_params, read_yaml
 
 FOLDER = "presets"
 # Sections of named entries, which a preset may add to.
-ADDABLE = ("datasets", "standins", "experiments", "finetunes", "methods", "evaluations", "sweeps")
+ADDABLE = (
+    "datasets", "standins", "experiments", "finetunes", "methods", "evaluations", "sweeps",
+    "probes",
+)  # fmt: skip
 MISSING = object()
 
 

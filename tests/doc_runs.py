@@ -76,7 +76,7 @@ def prepare(folder: Path) -> None:
     (folder / ".venv").mkdir()
     (folder / ".venv/bin").symlink_to(Path(sys.prefix) / "bin")
     (folder / ".venv/.ready").touch()
-    add(folder, "evaluations", "sweeps")
+    add(folder, "evaluations", "sweeps", "probes")
     commit(folder)
 
 

@@ -81,7 +81,7 @@ def test_the_python_example_runs(tmp_path, monkeypatch, capsys):
 
 def test_what_the_examples_add_to_the_parameters_is_valid_and_makes_stages(tmp_path):
     tree = YAML(typ="safe").load((ROOT / "params.yaml").read_text(encoding="utf-8"))
-    assert set(added()) == {"datasets", "standins", "evaluations", "sweeps"}
+    assert set(added()) == {"datasets", "standins", "evaluations", "sweeps", "probes"}
     for section, entries in added().items():
         assert not set(entries) & set(tree[section]), "the example is no longer new"
         tree[section].update(entries)
@@ -93,7 +93,8 @@ def test_what_the_examples_add_to_the_parameters_is_valid_and_makes_stages(tmp_p
         merge(tmp_path / name)
     shutil.copytree(ROOT / "data/licensed/3dpw", tmp_path / "data/licensed/mine")
     listed = run(tmp_path, "dvc", "stage", "list", "--name-only")
-    wanted = {"acquire@mine", "prepare@mine", "evaluate@3dpw_u_c_without_as", "sweep@pull"}
+    wanted = {"acquire@mine", "prepare@mine", "evaluate@3dpw_u_c_without_as"}
+    wanted |= {"sweep@pull", "probe@body"}
     assert wanted <= set(listed.split())
 
 

@@ -193,7 +193,7 @@ def test_parameters_that_are_not_yaml_are_one_line(params):
     assert "\n" not in str(caught.value)
 
 
-def test_the_studys_sweeps_are_stages_and_the_default_has_none(params):
+def test_the_studys_sweeps_and_probes_are_stages_and_the_default_has_none(params):
     """DVC resolves dvc.yaml as it will for the run; nothing is run."""
     folder = params.parent
     shutil.copy(ROOT / "dvc.yaml", folder)
@@ -204,10 +204,11 @@ def test_the_studys_sweeps_are_stages_and_the_default_has_none(params):
         return {stage.name: stage.cmd for stage in Repo(str(folder)).index.stages}
 
     committed = resolved()
-    assert not [name for name in committed if name.startswith("sweep")]
+    assert not [name for name in committed if name.startswith(("sweep", "probe"))]
     apply_preset("study", params)
     sweeps, study = load_params(params).sweeps, resolved()
-    assert set(study) - set(committed) == {f"sweep@{name}" for name in sweeps} != set()
+    added = {f"probe@{kind}" for kind in ("body", "hand")} | {f"sweep@{name}" for name in sweeps}
+    assert set(study) - set(committed) == added
     for name, sweep in sweeps.items():
         command = study[f"sweep@{name}"]
         assert command.startswith(f"hmdiff sweep {name} --model models/train/{sweep.experiment} ")
@@ -220,7 +221,10 @@ def test_the_study_compares_learning_rates_with_equal_budgets(params):
     rates = [item for item in found.sweeps.values() if item.parameter == "training.learning_rate"]
     trained = {name for name, item in found.experiments.items() if item.model != "linear"}
     assert {item.experiment for item in rates} == trained - {"hand"}
-    assert len({(item.values, item.images) for item in rates}) == 1
+    for item in rates:
+        own = found.experiments[item.experiment].learning_rate or found.training.learning_rate
+        assert {own, *item.values} == {2e-3, 4e-3, 8e-3}
+    assert len({item.images for item in rates}) == 1
     assert found.training.repeats >= 3
     for item in found.standins.values():
         assert item.yaw == 180

@@ -188,6 +188,12 @@ def sweep(
 
 
 @app.command()
+def probe(name: str, features: Features, out: Out, params: ParamsFile = PARAMS) -> None:
+    """Fit plain regressions to the frozen features: CSV, JSON and MLflow."""
+    _run("probe", params, name=name, features=features, out=out)
+
+
+@app.command()
 def speed(
     model: Model,
     extractor: Extractor,

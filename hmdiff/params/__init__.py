@@ -25,6 +25,7 @@ from hmdiff.params.models import (
     PriorParams,
     TrainingParams,
 )
+from hmdiff.params.probes import ProbeParams, check_probes
 from hmdiff.params.runs import (
     CheckpointParams,
     Compute,
@@ -75,6 +76,7 @@ class Params(Section):
     methods: dict[str, MethodParams]
     evaluations: dict[str, EvaluationItem]
     sweeps: dict[str, SweepParams]
+    probes: dict[str, ProbeParams]
     datasets: dict[str, AnyDataset]
 
     @property
@@ -102,6 +104,7 @@ def load_params(path: str | Path = "params.yaml") -> Params:
     check_training(params, path)
     check_methods(params, path)
     check_sweeps(params, path)
+    check_probes(params, path)
     return params
 
 
