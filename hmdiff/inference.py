@@ -200,7 +200,8 @@ class Predictor:
         self, rows: Features, run: Run, callback: Callable[..., None] | None
     ) -> tuple[Tensor, Tensor, Tensor]:
         network, chains = self.model.network, run.reverse.chains
-        noise = ChainNoise(run.seed, rows.sample_id, chains, (self.regressor_f.shape[1], 3))
+        shape = (self.regressor_f.shape[1], 3)
+        noise = ChainNoise(run.seed, rows.sample_id, chains, shape, run.reverse.antithetic)
         if run.start == "noise":
             h_K = noise().to(self.device)  # Alg. 1 line 1
         else:

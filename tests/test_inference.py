@@ -71,6 +71,28 @@ def test_noise_is_standard_and_its_streams_are_apart():
     assert torch.equal(first[1:], ChainNoise(0, ["b"], 2, (400, 3))())
 
 
+def test_antithetic_chains_are_pairs_of_opposite_noise():
+    plain, paired = (
+        ChainNoise(0, ["a", "b"], 5, (30, 3)),
+        ChainNoise(0, ["a", "b"], 5, (30, 3), True),
+    )
+    for _ in range(2):
+        own, both = plain(), paired()
+        assert both.shape == own.shape
+        assert torch.equal(both[:, ::2], own[:, ::2])
+        assert torch.equal(both[:, 1::2], -own[:, :4:2])
+
+
+def test_antithetic_chains_have_a_centre_that_depends_less_on_the_noise(features):
+    centres = {
+        antithetic: torch.stack(
+            [predict(features, antithetic=antithetic, chains=2, seed=s).coarse for s in range(8)]
+        )
+        for antithetic in (False, True)
+    }
+    assert centres[True].std(0).mean() < 0.5 * centres[False].std(0).mean()
+
+
 def test_the_seed_changes_a_diffusion_and_only_a_diffusion(features):
     for model, same in (("diffusion", False), ("direct", True), ("linear", True)):
         predictor = make_predictor(features, model=model)

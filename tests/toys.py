@@ -187,7 +187,8 @@ def checkpoint_params(seconds: float = 60) -> CheckpointParams:
 
 def reverse_params(**changes) -> ReverseParams:
     values = {
-        "solver": "ddim", "eta": 0.0, "chains": 2, "draws": None, "guided_steps": None,
+        "solver": "ddim", "eta": 0.0, "chains": 2, "antithetic": False, "draws": None,
+        "guided_steps": None,
         "gamma": 0.2, "threshold": 0.05, "reduction": "sum", "gap": "h0", "gradient": "through_g",
         "peak_weight": "equal", "disrupted_reduction": "mean",
     }  # fmt: skip

@@ -33,6 +33,7 @@ class ReverseParams(Section):
     solver: Literal["ddim", "dpmpp_2m"]
     eta: Unit
     chains: Count
+    antithetic: bool
     draws: Count | None  # None: all that are stored
     guided_steps: Count | None  # None: all
     gamma: NotNegative

@@ -87,7 +87,12 @@ def contestants(
     precision."""
     precision = resolve_precision(params.compute)
     # Whatever params.yaml takes for its own rows.
-    paper = {"chains": params.speed.chains, "solver": "ddim", "guided_steps": None}
+    paper = {
+        "chains": params.speed.chains,
+        "solver": "ddim",
+        "guided_steps": None,
+        "antithetic": False,
+    }
     ways: dict[str, Way | None] = {
         "hmdiff_paper": Way(params.speed.steps, params.reverse.changed(paper)),
         "hmdiff_configured": _chosen(METHOD, steps, params),
