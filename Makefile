@@ -10,7 +10,7 @@ export DVC_NO_ANALYTICS := 1
 # uv does not read pip's own variable for local wheels.
 export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 
-.PHONY: tables test test-docs lint docs ui bench measure verify sbom setup lock clean
+.PHONY: tables test test-docs fuzz lint docs ui bench measure verify sbom setup lock clean
 
 tables: $(READY)
 	@$(ACTIVATE) && snakemake --quiet progress --cores $(CORES) all
@@ -21,6 +21,15 @@ test: $(READY)
 # The commands of the documentation, in a pipeline at the smoke preset.
 test-docs: $(READY)
 	@$(ACTIVATE) && python -m pytest -n 0 -m documentation
+
+# Damaged and hostile files for every reader, other ones each time. CASES is their number a reader;
+# SEED repeats a run.
+fuzz: CASES ?= 5000
+fuzz: SEED := $(or $(SEED),$(shell date +%s))
+fuzz: $(READY)
+	@echo "make fuzz CASES=$(CASES) SEED=$(SEED)"
+	@$(ACTIVATE) && HMDIFF_FUZZ=$(CASES) HMDIFF_FUZZ_SEED=$(SEED) \
+		python -m pytest tests/test_fuzz.py --dist load -rA
 
 lint: $(READY)
 	@$(ACTIVATE) && ruff check . && ruff format --check .

@@ -7,14 +7,27 @@ import errno
 import glob
 import hashlib
 import json
+import lzma
 import os
 import shutil
+import struct
 import tempfile
+import tokenize
+import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from hmdiff.errors import UserError
+
+# What zipfile and numpy raise of an .npz or .npy that was cut, altered or is something else.
+# Numpy reads the head of an array as Python's own text.
+ARRAY_DAMAGE = (
+    zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, tokenize.TokenError, OSError,
+    ValueError, TypeError, EOFError, RuntimeError, OverflowError, MemoryError, SyntaxError,
+    IndexError, KeyError,
+)  # fmt: skip
 
 _REST = 2**20
 

@@ -8,8 +8,8 @@ import h5py
 
 # What h5py raises of a file that was cut, altered or written by something else.
 DAMAGE = (
-    OSError, KeyError, ValueError, TypeError, AttributeError, RuntimeError, OverflowError,
-    MemoryError,
+    OSError, KeyError, IndexError, ValueError, TypeError, AttributeError, RuntimeError,
+    OverflowError, MemoryError,
 )  # fmt: skip
 
 

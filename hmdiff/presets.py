@@ -100,7 +100,7 @@ def _round_trip() -> YAML:
 def _read(yaml: YAML, path: Path) -> Any:
     """The mapping in ``path`` as ``yaml`` reads it, once it is known to be one."""
     _mapping(read_yaml(path), path, "the file")
-    return yaml.load(path.read_text(encoding="utf-8"))
+    return read_yaml(path, yaml)  # which refuses some of what the safe reader takes
 
 
 def _mapping(value: Any, path: Path, where: str) -> Any:

@@ -26,6 +26,7 @@ ELSEWHERE = {
     _SCORE: "needs FreiHAND's own truth; test_freihand_files.py scores such files",
     "make ui": "serves until it is stopped; test_tracking_server.py starts such a server",
     "make bench": "minutes; test_benchmarks.py runs its parts",
+    "make fuzz": "is for the night; test_fuzz.py does a part of it",
     "make sbom": "asks a package index; test_sbom.py holds what it wrote against the lock",
     "make verify": _VERIFY,
     "hmdiff verify --exact": _VERIFY,

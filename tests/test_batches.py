@@ -169,6 +169,17 @@ def test_training_on_files_is_training_on_the_same_rows_in_memory(folder):
     assert all(torch.equal(value, results[1][name]) for name, value in results[0].items())
 
 
+def test_fewer_names_than_rows_are_one_line(tmp_path):
+    path = tmp_path / "a.h5"
+    write_features(path, 12)
+    with h5py.File(path, "r+") as file:
+        del file["sample_id"]
+        file.create_dataset("sample_id", data=["a"], dtype=h5py.string_dtype())
+    with pytest.raises(UserError, match=r"a\.h5: is damaged .*; delete it and run") as line:
+        read_features(path, "train")
+    assert "\n" not in str(line.value)
+
+
 def test_files_that_do_not_belong_together_are_one_line(folder):
     with h5py.File(folder / "b.h5", "r+") as file:
         draws = file["draws"][:, :2]

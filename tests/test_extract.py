@@ -114,6 +114,33 @@ def test_an_encrypted_zip_is_one_line(tmp_path):
     refuse(tmp_path, "set.zip", bytes(content), "'x' is encrypted")
 
 
+def test_a_zip_that_names_a_place_before_its_start_is_one_line(tmp_path):
+    refuse(tmp_path, "set.zip", zipped(FILES)[20:], "cut or damaged")
+
+
+@pytest.mark.parametrize(("name", "make"), [("set.zip", zipped), ("set.tar.gz", tarred)])
+def test_a_name_that_no_disk_takes_is_one_line(tmp_path, name, make):
+    refuse(tmp_path, name, make({"n" * 300: b"x"}), "cut or damaged .*name too long")
+
+
+@pytest.mark.parametrize(
+    "told", [{"GNU.sparse.map": "0,x"}, {"GNU.sparse.major": "1"}, {"size": "nan"}]
+)
+def test_a_tar_that_tells_nonsense_of_a_member_is_one_line(tmp_path, told):
+    member = tarfile.TarInfo("a")
+    member.pax_headers = told
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w:gz", format=tarfile.PAX_FORMAT) as file:
+        file.addfile(member)
+    archive = tmp_path / "set.tar.gz"
+    archive.write_bytes(stream.getvalue())
+    (tmp_path / "out").mkdir()
+    try:  # what Python's own reader makes of it, or one line
+        unpack(archive, tmp_path / "out")
+    except UserError as error:
+        assert "cut or damaged" in str(error) and "\n" not in str(error)
+
+
 @pytest.mark.parametrize(("name", "make"), [("set.zip", zipped), ("set.tar.gz", tarred)])
 def test_a_file_that_is_also_a_folder_is_one_line(tmp_path, name, make):
     refuse(tmp_path, name, make({"a": b"file", "a/b": b"below it"}), "cut or damaged")

@@ -15,6 +15,7 @@ from toy_hand import PARAMS, run_evaluate, stage_inputs, write_toy_hand
 from toy_trainings import write_images
 
 from hmdiff import costs, tracking
+from hmdiff.bodies.sampling import MeshSampling
 from hmdiff.errors import UserError
 from hmdiff.evaluation.export import _predictions
 from hmdiff.evaluation.selection import read_selected
@@ -150,6 +151,22 @@ def test_a_damaged_result_is_one_line_that_names_it(evaluated, tmp_path, name, d
         READERS[name](tmp_path)
     assert name in str(error.value) and ";" in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_arrays_packed_as_nobody_does_are_one_line(toy, evaluated, tmp_path):
+    """Zip has a bit for compressed patches, which Python reads as little as anybody writes them."""
+    for name, source, read in (
+        ("predictions.npz", evaluated / "row", READERS["predictions.npz"]),
+        ("sampling.npz", toy, lambda folder: MeshSampling.load(folder / "row/sampling.npz")),
+    ):
+        content = bytearray((source / name).read_bytes())
+        content[content.index(b"PK\x01\x02") + 8] |= 0x20
+        (tmp_path / "row").mkdir(exist_ok=True)
+        (tmp_path / "row" / name).write_bytes(content)
+        with pytest.raises(UserError) as error:
+            read(tmp_path)
+        assert name in str(error.value) and ";" in str(error.value)
+        assert "\n" not in str(error.value)
 
 
 # Processes ---------------------------------------------------------------------------------------

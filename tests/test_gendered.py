@@ -108,6 +108,29 @@ def test_an_unknown_gender_matters_where_the_ground_truth_is_gendered(tmp_path, 
         list(threedpw.read(tmp_path, body, gendered=True))
 
 
+def test_a_gender_that_is_no_text_is_named_and_not_shown(tmp_path, body):
+    _write(tmp_path, body)
+    path = tmp_path / "sequenceFiles/test/walk_test.pkl"
+    content = pickle.loads(path.read_bytes())
+    endless = ["m"] * 10
+    for _ in range(12):  # some thousand bytes that stand for 10 ** 13 texts
+        endless = [endless] * 10
+    for gender, named in ((np.zeros(300), "a PickledArray"), (endless, "a list")):
+        path.write_bytes(pickle.dumps(content | {"genders": ["m", gender]}, protocol=2))
+        with pytest.raises(UserError, match=f"genders: {named} for person 1; put back") as line:
+            list(threedpw.read(tmp_path, body, gendered=True))
+        assert "\n" not in str(line.value)
+
+
+def test_a_shape_of_too_few_numbers_is_one_line(tmp_path, body):
+    _write(tmp_path, body)
+    path = tmp_path / "sequenceFiles/test/walk_test.pkl"
+    content = pickle.loads(path.read_bytes())
+    path.write_bytes(pickle.dumps(content | {"betas": [np.zeros(9)] * 2}, protocol=2))
+    with pytest.raises(UserError, match=r"walk_test\.pkl: betas: 9 numbers, .*; put back"):
+        list(threedpw.read(tmp_path, body))
+
+
 @pytest.mark.parametrize("ground_truth", ["neutral", "gendered"])
 def test_the_stand_in_and_its_prepared_file_agree(tmp_path, folder, body, ground_truth):
     params, out = _params(ground_truth), tmp_path / "3dpw.h5"

@@ -301,6 +301,22 @@ def test_what_a_user_can_mend_is_one_line(toy, call, message):
     assert "\n" not in str(line.value)
 
 
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ("[" * 20_000 + "]" * 20_000, "not valid JSON"),
+        ("[[1, 2, 3, " + "1" * 5000 + "]]", "not valid JSON"),  # more digits than Python reads
+        ("[[1, 2, 3, " + "1" * 400 + "]]", "neither"),  # more than a float holds
+    ],
+)
+def test_hostile_detections_are_one_line(tmp_path, value, message):
+    path = tmp_path / "boxes.json"
+    path.write_text(f'{{"a.jpg": {value}}}')
+    with pytest.raises(UserError, match=rf"boxes\.json: {message}.*; mend it") as line:
+        read_detections(path)
+    assert "\n" not in str(line.value)
+
+
 @pytest.mark.parametrize("box", [(500, 0, 10, 10), (0, 0, 0, 10), (0, 0, float("nan"), 5)])
 def test_a_box_that_holds_no_person_is_one_line(recoverer, box):
     with pytest.raises(UserError, match=r"box .*mend it"):

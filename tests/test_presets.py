@@ -151,6 +151,8 @@ def test_a_preset_with_a_wrong_key_or_value_leaves_the_parameters_alone(params):
         ("add: {experiments: {image: {kind: body}}}", "add.experiments.image: .*of this name"),
         ("add: {reverse: {speed: 3}}", "add.reverse: not one of datasets, standins"),
         ("add: {methods: {new: {kind: body}}}", "methods.new.experiment: Field required"),
+        # What one of ruamel's readers takes and the other does not.
+        ("prepare: \t {size: 32}", r"wrong\.yaml: not valid YAML .*mend"),
     ],
 )
 def test_a_wrong_addition_leaves_the_parameters_alone(params, text, reason):

@@ -217,6 +217,8 @@ def _bad(folder: Path, how: str) -> Path:
     np.savez(path, **content)
     if how == "cut":
         path.write_bytes(path.read_bytes()[:-3000])
+    if how == "head":  # Python's own text, here without an end
+        path.write_bytes(path.read_bytes().replace(b"}", b"\0"))
     if how == "text":
         path.write_text("vertices")
     if how == "missing":
@@ -238,6 +240,7 @@ def _bad(folder: Path, how: str) -> Path:
         ("objects", "object of shape"),
         ("Fortran", "Fortran order"),
         ("cut", "is cut or no .npz"),
+        ("head", "write it again with np.savez"),
         ("text", "is cut or no .npz"),
         ("missing", "no such file"),
     ],

@@ -127,6 +127,7 @@ def test_the_stage_writes_prints_and_logs_the_same_table(measured, monkeypatch, 
     [
         (lambda path: path.unlink(), "no such file"),
         (lambda path: path.write_text("no"), "predictions.npz"),
+        (lambda path: path.write_bytes(path.read_bytes()[:-40]), "predictions.npz: missing or dam"),
         (lambda path: np.savez(path, joint_error=np.ones((3, 2, 3))), "joint_spread"),
         (lambda path: np.savez(path, joint_error=np.ones((3, 2, 3)), joint_spread=np.ones((3, 2))),
          "joint_spread: is"),

@@ -299,6 +299,14 @@ def test_a_higher_f_score_is_better(measured):
     }  # fmt: skip
 
 
+def test_samples_that_are_no_table_are_one_line(measured):
+    path = measured / "evaluate" / "3dpw_dat" / "samples.csv"
+    path.write_text("sample_id,MPVE\na,1\nb,1,2,3\n")  # which pandas tells in two lines
+    with pytest.raises(UserError, match=r"samples\.csv: not a table of samples .*; run") as line:
+        build(measured, 3)
+    assert "\n" not in str(line.value)
+
+
 def test_the_interval_is_paired(measured):
     evaluations = measured / "evaluate"
     ours = [100.0, 200.0, 300.0, 400.0]

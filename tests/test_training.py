@@ -273,6 +273,21 @@ def test_a_foreign_record_is_one_clear_line(tmp_path):
     assert "\n" not in str(line.value)
 
 
+@pytest.mark.parametrize("model", ["diffusion", "linear"])
+@pytest.mark.parametrize(
+    "change", [{"joints": 0.5}, {"joints": -1}, {"joints": 10**40}, {"sizes": []}, {"sizes": "x"}]
+)
+def test_sizes_of_no_model_are_one_clear_line(tmp_path, model, change):
+    save_model(make_trained(make_features(), model=model), tmp_path)
+    path = tmp_path / "model.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(
+        UserError, match=r"model\.json: sizes or joints of no model .*; run"
+    ) as line:
+        load_model(tmp_path)
+    assert "\n" not in str(line.value)
+
+
 @pytest.mark.parametrize(
     ("count", "rows"),
     [(2, {"a": [0], "b": [0]}), (3, {"a": [0, 12], "b": [6]}), (99, {"a": EVEN, "b": EVEN})],

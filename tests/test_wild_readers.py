@@ -201,6 +201,25 @@ def test_json_that_lacks_a_key_is_one_line_that_names_it(tmp_path, body, layout,
     assert str(path) in line and str(keys[-1]) in line and "put" in line and "\n" not in line
 
 
+@pytest.mark.parametrize(
+    ("layout", "file", "old"),
+    [
+        ("coco", coco.FITS[0], '"pose": '),
+        ("mpii", mpii.PEOPLE, '"file_name": '),
+        ("muco", muco.PEOPLE, '"keypoints_cam": '),
+    ],
+)
+def test_json_that_is_nested_endlessly_is_one_line_that_names_it(tmp_path, body, layout, file, old):
+    write_shots(tmp_path, layout, make_shots(body))
+    path = tmp_path / "annotations" / file
+    endless = "[" * 20_000 + "]" * 20_000
+    path.write_text(path.read_text().replace(old, f'{old}{endless}, "other": ', 1))
+    with pytest.raises(UserError) as caught:
+        _read(tmp_path, layout, body)
+    assert str(path) in str(caught.value) and ";" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
 @pytest.mark.parametrize("content", ["", "[1", "[1]", '{"images": 3}', "\x00"])
 @pytest.mark.parametrize("layout", ["coco", "mpii", "muco"])
 def test_json_that_is_cut_or_of_another_form_is_one_line(tmp_path, body, layout, content):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
+import lzma
 import shutil
 import tarfile
 import zipfile
@@ -119,12 +121,16 @@ def _one_line(archive: Path) -> Iterator[None]:
     """Whatever damage does to the libraries, as one line."""
     damage = (
         zipfile.BadZipFile, tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError,
-        NotImplementedError, UnicodeDecodeError, NotADirectoryError, IsADirectoryError,
-        FileExistsError,
+        NotImplementedError, ValueError, NotADirectoryError, IsADirectoryError, FileExistsError,
+        lzma.LZMAError,
     )  # fmt: skip
     try:
         yield
-    except damage as error:
+    except (*damage, OSError) as error:
+        # A place that is not in the file, a name that no disk takes, or a stream that is none.
+        told = (None, errno.EINVAL, errno.ENAMETOOLONG)
+        if not isinstance(error, damage) and error.errno not in told:
+            raise
         reason = " ".join(str(error).split())
         raise UserError(
             f"{archive}: cut or damaged ({reason}); delete it and fetch it again"

@@ -12,7 +12,7 @@ import scipy.sparse as sp
 
 from hmdiff.bodies.unpickle import as_array, read_pickle
 from hmdiff.errors import UserError
-from hmdiff.files import atomic_directory, read_json, write_json
+from hmdiff.files import ARRAY_DAMAGE, atomic_directory, read_json, write_json
 from hmdiff.kinds import MODELS, Kind
 
 FILE_NAMES = {"smpl": "SMPL_{}.pkl", "mano": "MANO_RIGHT.pkl"}  # smplx's; {}: the gender
@@ -132,7 +132,7 @@ def read_regressor(path: Path, kind: Kind) -> np.ndarray:
         regressor = np.load(path, allow_pickle=False)
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; it holds the {shape[0]} scored joints") from None
-    except (ValueError, EOFError, OSError, MemoryError):
+    except ARRAY_DAMAGE:
         raise UserError(f"{path}: not a readable .npy array; copy the file again") from None
     if getattr(regressor, "shape", None) != shape or regressor.dtype.kind not in "biuf":
         raise UserError(f"{path}: not a numeric array of shape {shape}; copy the file again")

@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, reduce
 from pathlib import Path
-from zipfile import BadZipFile
 
 import numpy as np
 import scipy.sparse as sp
@@ -20,7 +19,7 @@ import scipy.sparse as sp
 from hmdiff.bodies.decimation import decimate
 from hmdiff.bodies.surface import closest_points
 from hmdiff.errors import UserError
-from hmdiff.files import atomic_file
+from hmdiff.files import ARRAY_DAMAGE, atomic_file
 
 _BLOCK = 256  # fine vertices fitted at once; bounds the memory
 
@@ -98,7 +97,7 @@ class MeshSampling:
             raise UserError(f"{path}: no such file; {remedy}") from None
         except KeyError as error:
             raise UserError(f"{path}: lacks {error.args[0]}; {remedy} again") from None
-        except (ValueError, EOFError, OSError, TypeError, BadZipFile):
+        except ARRAY_DAMAGE:
             raise UserError(f"{path}: not a readable mesh sampling; {remedy} again") from None
         return cls(faces, downs, ups)
 

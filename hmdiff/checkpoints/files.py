@@ -87,12 +87,21 @@ def write_state(path: Path, state: Mapping[str, Any]) -> None:
 
 
 def read_state(path: Path) -> dict[str, Any] | None:
-    """A state on the CPU, or None where the bytes are not those that were written."""
+    """A state on the CPU, or None where the bytes are not those that were written.
+
+    None as well of what has its digest but is no state: another release of torch, or somebody, has
+    written it. Nothing in it is run.
+    """
     content = path.read_bytes()
     body, digest = content[:-_DIGEST], content[-_DIGEST:]
     if hashlib.sha256(body).digest() != digest:
         return None
-    return torch.load(io.BytesIO(body), map_location="cpu", weights_only=True)
+    # Torch fails on a damaged file in whatever way the damage leads to.
+    try:
+        state = torch.load(io.BytesIO(body), map_location="cpu", weights_only=True)
+    except Exception:
+        return None
+    return state if isinstance(state, dict) and {"key", "step"} <= state.keys() else None
 
 
 def say(line: str) -> None:

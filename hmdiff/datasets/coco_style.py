@@ -41,7 +41,7 @@ def read_people(
         UserError: a file is missing or damaged; the line names it, the annotation and the key.
     """
     path, entry = people, "an image"
-    with Index() as names, Index(read_fits(fits)) as fitted:
+    with Index(people) as names, Index(fits, read_fits(fits)) as fitted:
         try:
             for image in entries(people, "images"):
                 names.put(image["id"], image["file_name"])

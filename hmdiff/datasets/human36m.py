@@ -148,6 +148,8 @@ def _read_subject(
 ) -> Iterator[Sample]:
     path = _path(root, subject, "data")
     stored = read_json(_path(root, subject, "camera"))
+    joints_path = _path(root, subject, "joint_3d")
+    fits_path = path if split == "test" else _fits_path(root, subject)
     step = params.frame_step
     try:
         cameras = {
@@ -158,10 +160,10 @@ def _read_subject(
         }
         with (
             Index(
-                (note["image_id"], note["bbox"]) for note in entries(path, "annotations")
+                path, ((note["image_id"], note["bbox"]) for note in entries(path, "annotations"))
             ) as boxes,
-            Index(_frames(_path(root, subject, "joint_3d"), step)) as joints,
-            Index(() if split == "test" else _frames(_fits_path(root, subject), step)) as fits,
+            Index(joints_path, _frames(joints_path, step)) as joints,
+            Index(fits_path, () if split == "test" else _frames(fits_path, step)) as fits,
         ):
             for image in entries(path, "images"):
                 number, index = image["cam_idx"], image["frame_idx"]

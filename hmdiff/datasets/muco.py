@@ -87,7 +87,7 @@ def read(root: Path, params: MuCoDataset, tally: Tally) -> Iterator[Sample]:
     """
     people, fits = root / ANNOTATIONS / PEOPLE, root / ANNOTATIONS / FITS
     path, entry = people, "an annotation"
-    with Index() as nearest, Index(read_fits(fits)) as fitted:
+    with Index(people) as nearest, Index(fits, read_fits(fits)) as fitted:
         try:
             for note in entries(people, "annotations"):
                 entry = f"annotation {note['id']}"

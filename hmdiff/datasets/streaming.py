@@ -63,9 +63,13 @@ class Index:
     """JSON values by key, in a nameless database on disk that goes away with the object.
 
     SQLite puts it into TMPDIR and keeps a few megabytes of it in memory.
+
+    Args:
+        path: the file that the values are from, for the errors.
     """
 
-    def __init__(self, pairs: Iterable[tuple[Any, Any]] = ()) -> None:
+    def __init__(self, path: Path, pairs: Iterable[tuple[Any, Any]] = ()) -> None:
+        self._path = path
         self._database = sqlite3.connect("", isolation_level=None)
         for pragma in ("journal_mode = OFF", "synchronous = OFF", "cache_size = -8192"):
             self._database.execute(f"PRAGMA {pragma}")
@@ -84,14 +88,14 @@ class Index:
         """Keep ``value`` under ``str(key)``, in place of what was there.
 
         Raises:
-            UserError: the disk is full.
+            UserError: the disk is full, or the value is nested endlessly.
         """
         try:
             self._database.execute(
                 "INSERT OR REPLACE INTO entries VALUES (?, ?)", (str(key), json.dumps(value))
             )
         except RecursionError:
-            raise UserError(f"an entry of the annotations is nested endlessly; {_REMEDY}") from None
+            raise UserError(f"{self._path}: {key} is nested endlessly; {_REMEDY}") from None
         except sqlite3.OperationalError as error:
             raise UserError(
                 f"TMPDIR: the index of the annotations cannot be written ({error}); make room there"

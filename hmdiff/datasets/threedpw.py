@@ -178,7 +178,9 @@ def _parse(path: Path, gendered: bool) -> tuple[CameraTrack, list[Person]]:
     for index in range(len(poses)):
         betas = _array(path, value, "betas", index, (None,))
         if len(betas) < 10:
-            raise UserError(f"{path}: betas: {len(betas)} numbers, expected 10 or more")
+            raise UserError(
+                f"{path}: betas: {len(betas)} numbers, expected 10 or more; put back the file"
+            )
         joints = _array(path, value, "jointPositions", index, (frames, 72))
         people.append(
             Person(
@@ -198,7 +200,9 @@ def _gender(path: Path, value: dict[str, Any], index: int) -> str:
     genders = _entry(path, value, "genders")
     gender = genders[index] if isinstance(genders, list) and index < len(genders) else None
     if not isinstance(gender, str) or gender not in LETTERS:
-        raise UserError(f"{path}: genders: {gender!r} for person {index}; put back the file")
+        # Of a text alone, for lists may hold each other a thousandfold.
+        found = repr(gender[:10]) if isinstance(gender, str) else f"a {type(gender).__name__}"
+        raise UserError(f"{path}: genders: {found} for person {index}; put back the file")
     return gender
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -15,7 +14,7 @@ from hmdiff.datasets.prepared import PreparedFile
 from hmdiff.errors import UserError
 from hmdiff.evaluation.freihand_files import write_submission
 from hmdiff.evaluation.items import read_trained
-from hmdiff.files import read_json
+from hmdiff.files import ARRAY_DAMAGE, read_json
 from hmdiff.inference import Predictor
 from hmdiff.params import load_params
 
@@ -83,7 +82,7 @@ def _predictions(path: Path, remedy: str) -> tuple[list[str], np.ndarray]:
     try:
         with np.load(path, allow_pickle=False) as content:
             names, coarse = content["sample_id"].tolist(), content["coarse"].astype(np.float32)
-    except (OSError, ValueError, KeyError, EOFError, BadZipFile):
+    except ARRAY_DAMAGE:
         raise UserError(f"{path}: missing or damaged; {remedy}") from None
     if coarse.ndim != 3 or len(names) != len(coarse):
         raise UserError(f"{path}: coarse: not a mesh for each sample_id; {remedy}")

@@ -15,9 +15,9 @@ import numpy as np
 import orjson
 
 from hmdiff.errors import UserError
-from hmdiff.evaluation.npz_rows import DAMAGE, system_failed
+from hmdiff.evaluation.npz_rows import system_failed
 from hmdiff.evaluation.scoring import Points
-from hmdiff.files import atomic_file
+from hmdiff.files import ARRAY_DAMAGE, atomic_file
 from hmdiff.kinds import HAND
 
 MEMBER = "pred.json"
@@ -106,7 +106,7 @@ def _zipped(path: Path) -> bytes:
             return archive.read(MEMBER)
     except FileNotFoundError:
         raise _missing(path) from None
-    except DAMAGE as error:
+    except ARRAY_DAMAGE as error:
         if system_failed(error):
             raise
         raise UserError(f"{path}: not a readable zip ({error}); zip {MEMBER} again") from None

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import errno
-import lzma
 import math
 import os
 import shutil
-import struct
 import tempfile
 import zipfile
-import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,13 +17,9 @@ from typing import IO
 import numpy as np
 
 from hmdiff.errors import UserError
+from hmdiff.files import ARRAY_DAMAGE
 
 _LOCAL_HEADER = 30  # bytes of a zip member's own header before its name; ends in two lengths
-# What a damaged zip, or a damaged array in it, makes zipfile and numpy raise.
-DAMAGE = (
-    zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, OSError, ValueError, TypeError,
-    EOFError, RuntimeError, OverflowError, MemoryError, SyntaxError, IndexError, KeyError,
-)  # fmt: skip
 _NUMBERS = "fiu"  # dtype kinds
 
 
@@ -40,7 +33,7 @@ def _damage_as(line: Callable[[Exception], str]) -> Iterator[None]:
     """A UserError of ``line``, given the cause, where the file is damaged."""
     try:
         yield
-    except DAMAGE as error:
+    except ARRAY_DAMAGE as error:
         if system_failed(error):
             raise
         raise UserError(line(error)) from None
@@ -141,7 +134,7 @@ class NpzRows:
         try:
             with zipfile.ZipFile(self.path) as archive, archive.open(info) as member:
                 shutil.copyfileobj(member, file, 2**22)
-        except DAMAGE:
+        except ARRAY_DAMAGE:
             file.close()
             raise
         file.flush()

@@ -156,11 +156,15 @@ def check_training(params: Params, path: str | Path = "params.yaml") -> None:
             )
 
 
-def read_yaml(path: str | Path) -> Any:
-    """Read YAML; a missing or broken file is a :class:`UserError` that names it."""
+def read_yaml(path: str | Path, yaml: YAML | None = None) -> Any:
+    """Read YAML; a missing or broken file is a :class:`UserError` that names it.
+
+    Args:
+        yaml: what reads it, where that is not ruamel's safe and fast reader.
+    """
     path = Path(path)
     try:
-        return YAML(typ="safe").load(path.read_text(encoding="utf-8"))
+        return (yaml or YAML(typ="safe")).load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; run hmdiff in the project's folder") from None
     except _NOT_YAML as error:

@@ -207,7 +207,7 @@ def read_detections(path: Path) -> Mapping[str, list[Box]]:
         found = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; name the detections") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # of no JSON, no text, or thousands of brackets
         raise UserError(f"{path}: not valid JSON ({error}); mend it") from None
     boxes: dict[str, list[Box]] = {}
     try:
@@ -220,7 +220,7 @@ def read_detections(path: Path) -> Mapping[str, list[Box]]:
             for box in several:
                 x, y, width, height = (float(value) for value in box)
                 boxes_here.append((x, y, width, height))
-    except (KeyError, TypeError, ValueError, AttributeError):
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
         raise UserError(
             f'{path}: neither {{"a.jpg": [[x, y, width, height], ...]}} nor a list of '
             '{"file_name": ..., "bbox": [x, y, width, height]}; mend it'

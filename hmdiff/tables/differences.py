@@ -113,4 +113,5 @@ def _samples(evaluations: Path, name: str, metric: str) -> pd.DataFrame:
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; {remedy}") from None
     except (ValueError, KeyError) as error:
-        raise UserError(f"{path}: not a table of samples ({error}); {remedy}") from None
+        reason = " ".join(str(error).split())
+        raise UserError(f"{path}: not a table of samples ({reason}); {remedy}") from None

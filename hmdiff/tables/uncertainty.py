@@ -18,7 +18,7 @@ from hmdiff.evaluation.calibration import (
     spearman,
 )
 from hmdiff.evaluation.metrics import MILLIMETRES
-from hmdiff.files import write_json, write_text
+from hmdiff.files import ARRAY_DAMAGE, write_json, write_text
 from hmdiff.params import Params
 from hmdiff.tables.measured import Summary, read_summary
 from hmdiff.tables.notices import origin_notices
@@ -188,8 +188,9 @@ def _arrays(folder: Path, summary: Summary) -> tuple[np.ndarray, np.ndarray]:
             )
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; {remedy}") from None
-    except (OSError, ValueError, KeyError) as reason:
-        raise UserError(f"{path}: {reason}; {remedy}") from None
+    except ARRAY_DAMAGE as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{path}: missing or damaged ({reason}); {remedy}") from None
     if error.shape != (*shape, 3) or spread.shape != shape:
         raise UserError(f"{path}: joint_spread: is {spread.shape}, not {shape}; {remedy}")
     if summary.chains < 2 or not (spread > 0).any():

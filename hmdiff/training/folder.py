@@ -109,6 +109,25 @@ def load_model(folder: Path) -> TrainedModel:
     except (KeyError, TypeError, ValidationError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"{folder / RECORD}: not a model record ({reason}); {remedy}") from None
+    try:
+        model = _build(recipe)
+    except (IndexError, TypeError, ValueError, RuntimeError, OverflowError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(
+            f"{folder / RECORD}: sizes or joints of no model ({reason}); {remedy}"
+        ) from None
+    try:
+        model.load_state_dict(load_file(folder / WEIGHTS))
+    except FileNotFoundError:
+        raise UserError(f"{folder / WEIGHTS}: no such file; {remedy}") from None
+    except (SafetensorError, RuntimeError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(f"{folder / WEIGHTS}: does not fit {RECORD} ({reason}); {remedy}") from None
+    return model.eval().requires_grad_(False)
+
+
+def _build(recipe: Recipe) -> TrainedModel:
+    """The modules of ``recipe``, whose weights are still to come."""
     coarse, network = recipe.sizes[0], None
     if recipe.experiment.model != "linear":
         shape = torch.zeros(coarse, 3)
@@ -121,14 +140,4 @@ def load_model(folder: Path) -> TrainedModel:
             recipe.joints,
             mask if needs_mask(recipe.experiment, recipe.denoiser) else None,
         )
-    model = TrainedModel(
-        recipe, network, PoseToMesh(recipe.joints, coarse), Upsampler(recipe.sizes)
-    )
-    try:
-        model.load_state_dict(load_file(folder / WEIGHTS))
-    except FileNotFoundError:
-        raise UserError(f"{folder / WEIGHTS}: no such file; {remedy}") from None
-    except (SafetensorError, RuntimeError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise UserError(f"{folder / WEIGHTS}: does not fit {RECORD} ({reason}); {remedy}") from None
-    return model.eval().requires_grad_(False)
+    return TrainedModel(recipe, network, PoseToMesh(recipe.joints, coarse), Upsampler(recipe.sizes))
