@@ -16,11 +16,13 @@ SHOWN = re.compile(r"<!-- (results/[\w/]+\.csv) -->\n\n((?:\|.*\n)*)")
 
 
 def shown(path: Path) -> str:
-    """The table of ``path``; of a sweep its primary metric alone."""
+    """The table of ``path``; of a sweep its primary metric alone, of a probe its intervals as text."""
     with open(path, newline="", encoding="utf-8") as file:
         head, *rows = csv.reader(file)
     if path.parent.name == "sweeps":
         head, rows = _sweep([dict(zip(head, row, strict=True)) for row in rows])
+    if path.parent.name == "probes":
+        head, rows = _probe([dict(zip(head, row, strict=True)) for row in rows])
     return tabulate(rows, head, tablefmt="github", disable_numparse=True) + "\n"
 
 
@@ -38,6 +40,22 @@ def _sweep(rows: list[dict[str, str]]) -> tuple[list[str], list[list[str]]]:
             _interval(row, metric) or "diverged",
             _interval(row, "difference") or "-",
             f"{float(row['active steps'] or 0):.1f} of {row['steps']}",
+        ]
+        for row in rows
+    ]
+
+
+def _probe(rows: list[dict[str, str]]) -> tuple[list[str], list[list[str]]]:
+    datasets = [name.removesuffix(" low") for name in rows[0] if name.endswith(" low")]
+    names = [name for name in datasets if not name.endswith(" difference")]
+    shown = [part for name in names for part in (name, f"{name} difference")]
+    head = ["fitted to", "regression", "training", *(f"{part} (95 % interval)" for part in shown)]
+    return head, [
+        [
+            row["inputs"],
+            row["regression"],
+            _short(float(row["training"])),
+            *(_interval(row, part) or "-" for part in shown),
         ]
         for row in rows
     ]

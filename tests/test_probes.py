@@ -153,7 +153,7 @@ def test_a_probe_finds_in_f_i_what_is_there_and_nothing_where_nothing_is(
     assert of(found, "f_I")["measured"] > 3 * of(found, "U's mean")["measured"]
     assert len(logged.children) == len({(r["inputs"], r["form"]) for r in found})
     head = (tmp_path / "out/toy.csv").read_text().splitlines()[0].split(",")
-    assert head[:4] == ["inputs", "regression", "training", "3dpw measured"]
+    assert head[:4] == ["inputs", "regression", "training", "3dpw"]
 
 
 def test_a_probe_gives_the_same_bytes_again_and_asks_for_no_test_row(tmp_path, monkeypatch):

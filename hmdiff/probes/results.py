@@ -98,10 +98,14 @@ def table(found: Sequence[Record]) -> pd.DataFrame:
             (record.inputs, record.form),
             {"inputs": record.inputs, "regression": record.form, "training": record.training},
         )
-        for field in ("measured", "ci_low", "ci_high"):
-            row[f"{record.dataset} {field}"] = getattr(record, field)
-        for field in ("difference", "difference_low", "difference_high"):
-            row[f"{record.dataset} {field}"] = getattr(record, field)
+        row |= {
+            record.dataset: record.measured,
+            f"{record.dataset} low": record.ci_low,
+            f"{record.dataset} high": record.ci_high,
+            f"{record.dataset} difference": record.difference,
+            f"{record.dataset} difference low": record.difference_low,
+            f"{record.dataset} difference high": record.difference_high,
+        }
     return pd.DataFrame(list(rows.values()))
 
 
