@@ -16,7 +16,7 @@ SHOWN = re.compile(r"<!-- (results/[\w/]+\.csv) -->\n\n((?:\|.*\n)*)")
 
 
 def shown(path: Path) -> str:
-    """The table of ``path``; of a sweep its primary metric alone, of a probe its intervals as text."""
+    """The table of ``path``; of a sweep its primary metric, of a probe intervals as text."""
     with open(path, newline="", encoding="utf-8") as file:
         head, *rows = csv.reader(file)
     if path.parent.name == "sweeps":
