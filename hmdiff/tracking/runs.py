@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hmdiff.tracking.store import NOTE, attempted, experiment_id, text
+from hmdiff.tracking.store import NOTE, attempted, close_dead_runs, experiment_id, text
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -89,6 +89,7 @@ def dotted(prefix: str, value: Any) -> Iterator[tuple[str, Any]]:
 
 def _record(client: MlflowClient, experiment: str, run: Run, about: str) -> None:
     within = experiment_id(client, experiment, about)
+    close_dead_runs(client, within)
     children = [left for child in run.children if (left := _left(client, within, child))]
     if children or not run.children:
         _log(client, within, replace(run, children=children), None)

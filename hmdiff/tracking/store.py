@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 
 from filelock import FileLock
 
+from hmdiff.files import atomic_file, remove_partial
+
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
@@ -60,6 +62,16 @@ def attempted(name: str, work: Callable[[MlflowClient], None]) -> bool:
     return True
 
 
+def close_dead_runs(client: MlflowClient, experiment_id: str) -> None:
+    """Mark runs KILLED whose process was killed while it recorded them.
+
+    In an SQLite store, where one process at a time is at work. On a server nobody can know.
+    """
+    if tracking_uri().startswith(SQLITE):
+        for run in client.search_runs([experiment_id], "attributes.status = 'RUNNING'"):
+            client.set_terminated(run.info.run_id, "KILLED")
+
+
 def experiment_id(client: MlflowClient, experiment: str, about: str) -> str:
     """Of ``experiment``, which is made with the description ``about`` where there is none.
 
@@ -104,7 +116,18 @@ def _alone(uri: str) -> Iterator[None]:
     database = _database(uri)
     database.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{database}.lock", timeout=_LOCK_WAIT):
+        if not database.exists():
+            _make(database)
         yield
+
+
+def _make(database: Path) -> None:
+    """A new store, whole or not at all: one that MLflow was killed over it can never open again."""
+    from mlflow import MlflowClient
+
+    remove_partial(database)
+    with atomic_file(database) as temporary:
+        MlflowClient(f"{SQLITE}{temporary}", f"{SQLITE}{temporary}").search_experiments()
 
 
 @contextlib.contextmanager
