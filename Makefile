@@ -10,7 +10,7 @@ export DVC_NO_ANALYTICS := 1
 # uv does not read pip's own variable for local wheels.
 export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 
-.PHONY: tables test test-docs fuzz lint docs ui bench measure verify sbom setup lock clean
+.PHONY: tables test test-docs fuzz kills lint docs ui bench measure verify sbom setup lock clean
 
 tables: $(READY)
 	@$(ACTIVATE) && snakemake --quiet progress --cores $(CORES) all
@@ -48,6 +48,12 @@ measure: $(READY)
 # All results once more, from an empty cache in a temporary clone, against the committed dvc.lock.
 verify: $(READY)
 	@$(ACTIVATE) && hmdiff verify
+
+# The smoke pipeline, killed at random moments and started again, against one that was left alone.
+ENGINE ?= snakemake
+KILLS ?= 50
+kills: $(READY)
+	@$(ACTIVATE) && python tests/kills.py --engine $(ENGINE) --kills $(KILLS)
 
 bench: $(READY)
 	@$(ACTIVATE) && hmdiff bench

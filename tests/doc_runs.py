@@ -29,6 +29,7 @@ ELSEWHERE = {
     "make fuzz": "is for the night; test_fuzz.py does a part of it",
     "make sbom": "asks a package index; test_sbom.py holds what it wrote against the lock",
     "make verify": _VERIFY,
+    "make kills": "runs the whole pipeline twice and starts it fifty times: a nightly",
     "hmdiff verify --exact": _VERIFY,
     "dvc exp run -S training.samples=10000": "trains for long; its sister with gamma runs here",
     "snakemake --cores 2": "is the study, which takes hours",

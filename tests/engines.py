@@ -9,7 +9,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+from ruamel.yaml import YAML
+
 ROOT = Path(__file__).resolve().parent.parent
+
+# What is timed differs from run to run, and so do the table and the page that show it.
+TIMED = {
+    "runs/speed.json", "results/table6.csv", "results/table6.tex", "results/table6.json",
+    "results/report.html",
+}  # fmt: skip
 
 
 def environment() -> dict[str, str]:
@@ -112,6 +120,13 @@ def ran_by_snakemake(output: str) -> set[str]:
     table = re.search(r"^job +count\n[- ]+\n(.*?)^total", output, re.MULTILINE | re.DOTALL)
     counted = {line.split()[0] for line in table[1].splitlines() if line} if table else set()
     return {name for name in named | counted if name != "all"}
+
+
+def outputs(folder: Path) -> dict[str, str]:
+    """Path and content hash of every output that dvc.lock records."""
+    lock = YAML(typ="safe").load((folder / "dvc.lock").read_text())
+    outs = [out for stage in lock["stages"].values() for out in stage["outs"]]
+    return {out["path"]: out["md5"] for out in outs}
 
 
 def assert_settled(folder: Path) -> None:

@@ -10,36 +10,25 @@ from pathlib import Path
 
 import pytest
 from engines import (
+    TIMED,
     assert_settled,
     dvc,
     dvc_repro,
+    outputs,
     ran_by_dvc,
     ran_by_snakemake,
     run,
     smoke_project,
     snakemake,
 )
-from ruamel.yaml import YAML
 
 pytestmark = pytest.mark.pipeline
 
 TABLES = [f"table{number}" for number in range(1, 8)]
-# What is timed differs from run to run, and so do the table and the page that show it.
-TIMED = {
-    "runs/speed.json", "results/table6.csv", "results/table6.tex", "results/table6.json",
-    "results/report.html",
-}  # fmt: skip
 
 
 def stages(folder: Path) -> set[str]:
     return set(re.findall(r"^(\S+)", dvc(folder, "stage", "list", "--name-only"), re.MULTILINE))
-
-
-def outputs(folder: Path) -> dict[str, str]:
-    """Path and content hash of every output that dvc.lock records."""
-    lock = YAML(typ="safe").load((folder / "dvc.lock").read_text())
-    outs = [out for stage in lock["stages"].values() for out in stage["outs"]]
-    return {out["path"]: out["md5"] for out in outs}
 
 
 def with_both(projects: dict[str, Path]) -> dict[str, set[str]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -32,11 +33,21 @@ sys.exit(not log_run(sys.argv[2], run, "About toys."))
 """
 
 
-def record(folder: Path, name: str, experiment: str):
-    """Log in a process of its own, as a stage does."""
+# Kills itself while MLflow brings a new store's tables up to date: between two of its statements.
+KILLED = """
+import os, signal, sqlalchemy
+@sqlalchemy.event.listens_for(sqlalchemy.Engine, "after_cursor_execute")
+def executed(connection, cursor, statement, *_):
+    if "CREATE TABLE _alembic_tmp_runs" in statement:
+        os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def record(folder: Path, name: str, experiment: str, before: str = ""):
+    """Log in a process of its own, as a stage does, once it has executed ``before``."""
     base = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW")}
     return subprocess.run(
-        [sys.executable, "-c", SCRIPT, name, experiment],
+        [sys.executable, "-c", before + SCRIPT, name, experiment],
         cwd=folder, capture_output=True, text=True, timeout=300,
         env=base | {"PYTHONPATH": str(ROOT)},
     )  # fmt: skip
@@ -44,8 +55,10 @@ def record(folder: Path, name: str, experiment: str):
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory):
-    """A store that did not exist before four processes logged to it at once."""
+    """A store that did not exist before four processes logged to it at once; one that was about to
+    make it was killed."""
     folder = tmp_path_factory.mktemp("store")
+    assert record(folder, "table0.csv", "table0", KILLED).returncode == -signal.SIGKILL
     jobs = [(f"table{i}.csv", f"table{i % 2}") for i in range(4)]
     with ThreadPoolExecutor(4) as pool:
         return folder, list(pool.map(lambda job: record(folder, *job), jobs))
@@ -56,6 +69,12 @@ def test_processes_that_start_a_store_at_once_all_succeed_in_silence(store):
     assert [(result.returncode, result.stdout, result.stderr) for result in results] == [
         (0, "", "")
     ] * 4
+
+
+def test_what_was_killed_while_it_made_the_store_leaves_nothing(store):
+    folder, _ = store
+    made = [path.name for path in folder.iterdir() if path.suffix != ".csv"]
+    assert sorted(made) == ["mlflow.db", "mlflow.db.lock", "mlruns"]
 
 
 def test_a_run_has_its_child_params_metrics_tags_and_files(store, monkeypatch):
@@ -106,6 +125,23 @@ def test_what_is_recorded_already_is_not_recorded_again(store, tmp_path, monkeyp
     assert log_run("table1", Run("parent", children=[known, new]))
     names = [run.info.run_name for run in client.search_runs([experiment])]
     assert len(names) == before + 2 and {"parent", "new"} <= set(names) and "again" not in names
+
+
+def test_a_run_that_was_killed_over_its_recording_does_not_go_on_for_ever(
+    store, tmp_path, monkeypatch
+):
+    folder, _ = store
+    shutil.copy(folder / "mlflow.db", tmp_path / "mlflow.db")
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    from mlflow import MlflowClient
+
+    client = MlflowClient(tracking_uri=uri)
+    experiment = client.get_experiment_by_name("table1").experiment_id
+    dead = client.create_run(experiment).info.run_id
+    assert log_run("table1", Run("next"))
+    assert client.get_run(dead).info.status == "KILLED"
+    assert not client.search_runs([experiment], "attributes.status = 'RUNNING'")
 
 
 def test_files_are_found_after_the_folder_has_moved(store, tmp_path, monkeypatch):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,8 +13,10 @@ from dvc.utils.serialize import dumps_yaml
 from ruamel.yaml import YAML
 
 from hmdiff.workflow.commit import replaced
+from hmdiff.workflow.lock import HELD, LOCKS
 from hmdiff.workflow.plan import fingerprint
 
+ROOT = Path(__file__).resolve().parent.parent
 LOCK = {
     "schema": "2.0",
     "stages": {
@@ -72,3 +76,46 @@ def test_the_fingerprint_changes_with_files_and_settings_and_nothing_else(tmp_pa
         change()
         seen.append(fingerprint(paths))
     assert len(set(seen)) == len(seen)
+
+
+HOLD = """
+import sys
+from hmdiff.workflow.lock import free_dead_locks
+free_dead_locks()
+print("ready", flush=True)
+sys.stdin.read()
+"""
+
+
+def hold(folder: Path) -> subprocess.Popen:
+    """A run that has read the Snakefile in ``folder``, and goes on."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLD], cwd=folder, env=os.environ | {"PYTHONPATH": str(ROOT)},
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stdout.readline() == "ready\n"
+    return process
+
+
+def test_locks_of_the_dead_are_freed_and_those_of_the_living_are_not(tmp_path):
+    lock = tmp_path / LOCKS / "0.input.lock"
+    lock.parent.mkdir(parents=True)
+    with hold(tmp_path) as run:
+        lock.touch()
+        with hold(tmp_path) as beside:  # such as `snakemake -n`
+            run.kill()
+            run.wait()
+            assert beside.communicate() == ("", "")
+        assert lock.exists(), "somebody was still at the folder"
+    with hold(tmp_path) as later:
+        assert "which a killed run had left locked" in later.communicate()[1]
+        assert not lock.exists()
+
+
+def test_a_folder_that_cannot_be_locked_is_left_as_it_is(tmp_path):
+    lock = tmp_path / LOCKS / "0.input.lock"
+    lock.parent.mkdir(parents=True)
+    lock.touch()
+    (tmp_path / HELD).mkdir(parents=True)
+    with hold(tmp_path) as run:
+        assert run.communicate() == ("", "") and lock.exists()

@@ -20,6 +20,7 @@ from hmdiff.checkpoints.steps import Item, Stateful, saved_steps
 from hmdiff.compute import resolve_device, resolve_precision
 from hmdiff.errors import UserError
 from hmdiff.params import Params
+from hmdiff.tracking import StoppedTraining
 
 
 class Checkpoints:
@@ -30,6 +31,7 @@ class Checkpoints:
         folder: None keeps nothing.
         key: gives :func:`identity`; called when a file is read or written.
         seconds: between two files.
+        training: what is told when :meth:`steps` is stopped.
     """
 
     def __init__(
@@ -38,9 +40,11 @@ class Checkpoints:
         folder: Path | None = None,
         key: Callable[[], str] = str,
         seconds: float = math.inf,
+        training: StoppedTraining | None = None,
     ) -> None:
         self.files = Files(name, folder, key)
         self.seconds = seconds
+        self.training = training
         self._running: Generator | None = None
 
     def steps(
@@ -60,7 +64,9 @@ class Checkpoints:
             kept: everything that one step leaves for the next one. Lists are changed in place and
                 hold numbers, tensors, lists and dicts of them.
         """
-        self._running = saved_steps(self.files, self.seconds, order, steps, kept, desc)
+        self._running = saved_steps(
+            self.files, self.seconds, order, steps, kept, desc, self._stopped
+        )
         return self._running
 
     def blocks(self, make: Callable[[int], Iterable[Block]]) -> Iterator[Block]:
@@ -80,6 +86,15 @@ class Checkpoints:
             return None
         return Parts(self.files.name, self.files.folder, self.files.key, types)
 
+    def _stopped(self, reason: str) -> None:
+        if self.training is not None:
+            self.training.stopped(self.files.folder, lambda: self.files.key, reason)
+
+    def ended(self) -> None:
+        """The stage has written its outputs; what it has kept may go."""
+        if self.training is not None:
+            self.training.ended(self.files.folder, lambda: self.files.key)
+
     def close(self) -> None:
         """End :meth:`steps` where an error left it, and with it the processes behind ``order``."""
         if self._running is not None:
@@ -96,12 +111,14 @@ def checkpoints(
     settings: Mapping[str, Any],
     inputs: Sequence[Path],
     facts: Callable[[], Mapping[str, Any]] = dict,
+    training: StoppedTraining | None = None,
 ) -> Iterator[Checkpoints]:
     """The unfinished work of stage ``name``, which goes when the block has ended well.
 
     Args:
         settings, inputs: see :func:`identity`; seed and compute of ``params`` come with them.
         facts: further settings, which take long to find and are asked for where they are needed.
+        training: whose MLflow run is KILLED where a signal stops it, and FINISHED in the end.
 
     Raises:
         UserError: another process is at the same stage, or the folder cannot be written.
@@ -125,11 +142,13 @@ def checkpoints(
             folder,
             lambda: identity({**settings, **facts()}, inputs, code),
             params.checkpoint.seconds,
+            training,
         )
         try:
             yield kept
         finally:
             kept.close()
+        kept.ended()
         shutil.rmtree(folder)
 
 

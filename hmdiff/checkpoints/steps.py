@@ -28,8 +28,12 @@ def saved_steps(
     steps: int,
     kept: Mapping[str, Stateful],
     desc: str,
+    stopped: Callable[[str], None],
 ) -> Generator[tuple[int, Item]]:
-    """See :meth:`hmdiff.checkpoints.stage.Checkpoints.steps`; ``seconds`` lie between two files."""
+    """See :meth:`hmdiff.checkpoints.stage.Checkpoints.steps`; ``seconds`` lie between two files.
+
+    ``stopped`` is told why the process ends, once all is saved.
+    """
     first = _restore(files, kept)
     written = time.monotonic()
     stop = _Stop()
@@ -48,6 +52,7 @@ def saved_steps(
         saved = _save(files, kept, step + 1)
         rest = "run it again and it goes on from there" if saved else "which is not saved"
         say(f"{files.name}: stopped by {name} after step {step + 1} of {steps}; {rest}")
+        stopped(f"{name} after step {step + 1} of {steps}")
         raise SystemExit(128 + stop.signal)
 
 

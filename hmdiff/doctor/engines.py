@@ -82,7 +82,7 @@ def snakemake(context: Context) -> Iterator[Finding]:
     if not (context.root / "Snakefile").is_file():
         yield Finding("problem", f"{version}; no Snakefile", "`git checkout Snakefile`")
     elif any((context.root / ".snakemake/locks").glob("*")):
-        remedy = "wait for the run that holds it; if none does, `snakemake --unlock`"
+        remedy = "wait for the run that holds it; if none does, the next run frees the folder"
         yield Finding("warning", f"{version}; the folder is locked", remedy)
     else:
         yield Finding("ok", version)

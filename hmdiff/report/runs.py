@@ -12,10 +12,9 @@ from hmdiff.report.trainings import Training
 from hmdiff.resources import GIGABYTE
 from hmdiff.tables.paper import paper_table
 from hmdiff.tracking import Input, Run, dotted
+from hmdiff.tracking.stopped import ABOUT, IDENTITY
 
-EXPERIMENT = "training"
 SETTINGS = ("learning_rate", "penalty")  # in the curves, yet no measure of anything
-ABOUT = "Extractors (phi_I, phi_P), diffusion models g, baselines and controls; steps are samples."
 
 
 def training_runs(
@@ -56,7 +55,7 @@ def training_runs(
                     "source": ",".join(sorted(used)),
                     "seed": training.record.get("seed", params.seed),
                     "checkpoint": training.weights.as_posix(),
-                    "checkpoint_sha256": training.digest,
+                    IDENTITY: training.digest,
                 }
                 | ({"machine": cost.machine} if cost else {}),
                 inputs=[
@@ -69,7 +68,7 @@ def training_runs(
                 artifacts=sorted(p for p in training.folder.iterdir() if p != training.weights),
                 command=f"dvc repro {training.address}",
                 span=(cost.ended - cost.seconds, cost.ended) if cost and cost.ended else None,
-                identity="checkpoint_sha256",
+                identity=IDENTITY,
                 model=_registered(training, params),
             )
         )

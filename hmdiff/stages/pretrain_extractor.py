@@ -10,10 +10,11 @@ from hmdiff.checkpoints import checkpoints
 from hmdiff.compute import resolve_device, resolve_precision, use_threads
 from hmdiff.datasets.prepared import PreparedFile
 from hmdiff.errors import UserError
-from hmdiff.extractor.model import Architecture, Extractor, save_extractor
+from hmdiff.extractor.model import WEIGHTS, Architecture, Extractor, save_extractor
 from hmdiff.extractor.training import split_pool, train_extractor
 from hmdiff.files import atomic_directory
 from hmdiff.params import Params
+from hmdiff.tracking import StoppedTraining
 
 
 def run(kind: str, prepared: Path, out: Path, params: Params) -> None:
@@ -50,7 +51,10 @@ def run(kind: str, prepared: Path, out: Path, params: Params) -> None:
         "settings": settings.model_dump(mode="json"),
     }
     read = [*paths, *([settings.pretrained] if settings.pretrained else [])]
-    with checkpoints(f"pretrain_extractor@{kind}", params, facts, read) as kept:
+    label = f"pretrain_extractor@{kind}"
+    tags = {"stage": "pretrain_extractor", "name": kind, "seed": params.seed}
+    training = StoppedTraining(label, out / WEIGHTS, tags | {"preset": params.preset})
+    with checkpoints(label, params, facts, read, training=training) as kept:
         curve = train_extractor(
             extractor,
             train,

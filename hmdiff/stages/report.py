@@ -12,9 +12,10 @@ from hmdiff.params import Params
 from hmdiff.report.contents import gather, metrics_of
 from hmdiff.report.provenance import provenance
 from hmdiff.report.render import to_html
-from hmdiff.report.runs import ABOUT, EXPERIMENT, training_runs
+from hmdiff.report.runs import training_runs
 from hmdiff.report.trainings import read_trainings
 from hmdiff.tracking import log_run
+from hmdiff.tracking.stopped import ABOUT, EXPERIMENT
 
 
 def run(

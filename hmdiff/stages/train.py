@@ -22,8 +22,16 @@ from hmdiff.diffusion.upsample import Upsampler
 from hmdiff.extractor.features import FeatureFiles
 from hmdiff.files import atomic_directory
 from hmdiff.params import Params
+from hmdiff.tracking import StoppedTraining
 from hmdiff.training.data import BLOCK, full_meshes, pairs, with_mesh
-from hmdiff.training.folder import Recipe, TrainedModel, repeat_folder, repeat_label, save_model
+from hmdiff.training.folder import (
+    WEIGHTS,
+    Recipe,
+    TrainedModel,
+    repeat_folder,
+    repeat_label,
+    save_model,
+)
 from hmdiff.training.linear import fit_ridge
 from hmdiff.training.loop import train
 from hmdiff.training.plan import Plan, make_plan
@@ -64,6 +72,7 @@ def run(
                 _checkpoints(
                     repeat_label(label, number),
                     plan, features, sampling, body, start, seeded,
+                    repeat_folder(out, number) / WEIGHTS,
                 )
             )  # fmt: skip
             trained.append(_run(plan, features, sampling, body, prepared, seeded, kept))
@@ -92,6 +101,7 @@ def _checkpoints(
     body: Path,
     base: Path | None,
     params: Params,
+    weights: Path,
 ) -> AbstractContextManager[Checkpoints]:
     settings = {
         "experiment": plan.experiment.model_dump(mode="json"),
@@ -102,7 +112,9 @@ def _checkpoints(
     }
     inputs = [*mixture_files(features, plan.datasets), body, sampling]
     inputs += [] if base is None else [base]
-    return checkpoints(label, params, settings, inputs)
+    tags = {"stage": "train", "name": plan.name, "seed": params.seed, "preset": params.preset}
+    training = StoppedTraining(label, weights, tags)
+    return checkpoints(label, params, settings, inputs, training=training)
 
 
 def _run(

@@ -15,9 +15,11 @@ from pathlib import Path
 from snakemake.exceptions import WorkflowError
 
 from hmdiff.acquisition.status import missing
+from hmdiff.workflow.lock import free_dead_locks
 from hmdiff.workflow.plan import TMP, steps
 
 os.environ.setdefault("DVC_NO_ANALYTICS", "1")
+free_dead_locks()
 stages = steps()
 produced = [path for stage in stages.values() for path in stage.outs]
 

@@ -1,46 +1,24 @@
-"""Records of runs for comparison in MLflow's UI; a failure here warns and never ends a stage.
-
-The store is ``mlflow.db`` in the working directory, or what MLFLOW_TRACKING_URI names.
-"""
+"""A run as a plain record, and how it is written into the store."""
 
 from __future__ import annotations
 
 import contextlib
 import json
-import logging
 import math
-import os
-import sqlite3
-import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from filelock import FileLock
+from hmdiff.tracking.store import NOTE, attempted, close_dead_runs, experiment_id, text
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import DatasetInput, RunInfo
 
-DEFAULT_STORE = "sqlite:///mlflow.db"
-ARTIFACTS = "mlruns"
-SQLITE = "sqlite:///"
-_LOCK_WAIT = 120  # seconds; a table takes about one, making the store about ten
-ENVIRONMENT = {
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
-    "GIT_PYTHON_REFRESH": "quiet",
-    # A dead server costs seconds, not MLflow's own minutes.
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "5",
-}
-_NOTE = "mlflow.note.content"  # the UI's description
-# Without it the UI opens an experiment as one of a language model.
-_KIND = {"mlflow.experimentKind": "custom_model_development"}
+PARENT = "mlflow.parentRunId"
 _BATCH = 1000  # metrics that every store takes at once
-_LIMIT = 500  # characters of a parameter or tag that every store takes
 
 
 @dataclass(frozen=True)
@@ -69,6 +47,7 @@ class Run:
         span: when it began and ended, in seconds since 1970; None is the moment of recording.
         identity: a tag that holds a hash; as a child, the run is left out where the experiment
             has one with the same. A parent all of whose children are left out is left out, too.
+        begun: id of a run of the store that this one completes; None is a new one.
         model: name under which a new version of a registered model points at the artifacts.
     """
 
@@ -84,6 +63,7 @@ class Run:
     command: str = ""
     span: tuple[float, float] | None = None
     identity: str | None = None
+    begun: str | None = None
     model: str | None = None
 
 
@@ -93,21 +73,7 @@ def log_run(experiment: str, run: Run, about: str = "") -> bool:
     ``about`` becomes the description of a new experiment. Whatever goes wrong is one warning line
     on stderr. Several processes may log at once.
     """
-    try:
-        for name, value in ENVIRONMENT.items():
-            os.environ.setdefault(name, value)
-        with _quiet():
-            _record(experiment, run, about)
-    except Exception as error:
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        print(f"hmdiff: warning: MLflow: {run.name} was not recorded ({reason})", file=sys.stderr)
-        return False
-    return True
-
-
-def tracking_uri() -> str:
-    """The store: MLFLOW_TRACKING_URI, or SQLite in the working directory."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_STORE
+    return attempted(run.name, lambda client: _record(client, experiment, run, about))
 
 
 def dotted(prefix: str, value: Any) -> Iterator[tuple[str, Any]]:
@@ -121,78 +87,44 @@ def dotted(prefix: str, value: Any) -> Iterator[tuple[str, Any]]:
         yield from dotted(f"{prefix}.{key}" if prefix else key, part)
 
 
-def _record(experiment: str, run: Run, about: str) -> None:
-    from mlflow import MlflowClient  # takes seconds, and reads the environment
-
-    uri = tracking_uri()
-    with _alone(uri):
-        client = MlflowClient(tracking_uri=uri, registry_uri=uri)
-        found = client.get_experiment_by_name(experiment)
-        experiment_id = found.experiment_id if found else _create(client, experiment, uri, about)
-        children = [child for child in run.children if not _is_known(client, experiment_id, child)]
-        if children or not run.children:
-            _log(client, experiment_id, replace(run, children=children), None)
+def _record(client: MlflowClient, experiment: str, run: Run, about: str) -> None:
+    within = experiment_id(client, experiment, about)
+    close_dead_runs(client, within)
+    children = [left for child in run.children if (left := _left(client, within, child))]
+    if children or not run.children:
+        _log(client, within, replace(run, children=children), None)
 
 
-def _is_known(client: MlflowClient, experiment_id: str, run: Run) -> bool:
+def _left(client: MlflowClient, experiment_id: str, run: Run) -> Run | None:
+    """``run``, with the id of what it completes; None where it is recorded already."""
     if run.identity is None:
-        return False
+        return run
     # A run that a lost server has cut short has its tags already, and is not finished.
     query = f"tags.`{run.identity}` = '{run.tags[run.identity]}' AND status = 'FINISHED'"
-    return bool(client.search_runs([experiment_id], query, max_results=1))
-
-
-def _database(uri: str) -> Path:
-    return Path(uri.removeprefix(SQLITE))
-
-
-@contextlib.contextmanager
-def _alone(uri: str) -> Iterator[None]:
-    """One process at a time: MLflow neither creates nor fills an SQLite store concurrently."""
-    if not uri.startswith(SQLITE):
-        yield
-        return
-    database = _database(uri)
-    database.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{database}.lock", timeout=_LOCK_WAIT):
-        yield
-
-
-def _create(client: MlflowClient, experiment: str, uri: str, about: str) -> str:
-    """A new experiment; in the default store its artifacts are at a relative path.
-
-    MLflow would store the path absolute, and moving the project's folder would break every link.
-    """
-    tags = {_NOTE: about, **_KIND}
-    if uri != DEFAULT_STORE:
-        try:
-            return client.create_experiment(experiment, tags=tags)
-        except Exception:
-            # On a server another process may have created it since it was looked for.
-            if found := client.get_experiment_by_name(experiment):
-                return found.experiment_id
-            raise
-    experiment_id = client.create_experiment(experiment, ARTIFACTS, tags=tags)
-    with contextlib.closing(sqlite3.connect(_database(uri))) as connection, connection:
-        connection.execute(
-            "UPDATE experiments SET artifact_location = ? WHERE experiment_id = ?",
-            (f"{ARTIFACTS}/{experiment_id}", int(experiment_id)),
-        )
-    return experiment_id
+    found = client.search_runs([experiment_id], query)
+    if any(PARENT in one.data.tags for one in found):
+        return None
+    # One without a parent was made by a training that was stopped, and says no more than that.
+    return replace(run, begun=found[0].info.run_id) if found else run
 
 
 def _log(client: MlflowClient, experiment_id: str, run: Run, parent: str | None) -> None:
-    from mlflow.entities import Metric, Param
+    from mlflow.entities import Metric, Param, RunTag
 
-    tags = {name: _text(value) for name, value in run.tags.items()}
+    tags = {name: text(value) for name, value in run.tags.items()}
     if run.description:
-        tags[_NOTE] = run.description
+        tags[NOTE] = run.description
     if run.command:
         tags |= {"mlflow.source.name": run.command, "mlflow.source.type": "LOCAL"}
-    if parent is not None:
-        tags["mlflow.parentRunId"] = parent
+    if parent is not None and run.begun is None:
+        tags[PARENT] = parent
     began, ended = (int(1000 * end) for end in run.span) if run.span else (None, None)
-    info = client.create_run(experiment_id, began, tags, run.name).info
+    if run.begun is None:
+        info = client.create_run(experiment_id, began, tags, run.name).info
+    else:
+        client.update_run(run.begun, name=run.name)
+        client.log_batch(run.begun, tags=[RunTag(*pair) for pair in tags.items()])
+        info = client.get_run(run.begun).info
     now = int(1000 * time.time())
     # The page that compares runs opens with the metric that came first.
     points = [(name, *point) for name, line in run.history.items() for point in line]
@@ -203,7 +135,7 @@ def _log(client: MlflowClient, experiment_id: str, run: Run, parent: str | None)
         for name, step, value in points
         if math.isfinite(value)
     ]
-    params = [Param(name, _text(value)) for name, value in run.params.items()]
+    params = [Param(name, text(value)) for name, value in run.params.items()]
     client.log_batch(info.run_id, params=params)
     for start in range(0, len(metrics), _BATCH):
         client.log_batch(info.run_id, metrics=metrics[start : start + _BATCH])
@@ -215,6 +147,8 @@ def _log(client: MlflowClient, experiment_id: str, run: Run, parent: str | None)
         _register(client, run, info)
     for child in run.children:
         _log(client, experiment_id, child, info.run_id)
+    if parent is not None and run.begun is not None:
+        client.set_tag(info.run_id, PARENT, parent)  # last: by it the run is known to be complete
     client.set_terminated(info.run_id, end_time=ended)
 
 
@@ -231,22 +165,7 @@ def _register(client: MlflowClient, run: Run, info: RunInfo) -> None:
     checkpoint, which stays where it is, by path and hash."""
     with contextlib.suppress(Exception):  # it exists already
         client.create_registered_model(run.model)
-    tags = {name: _text(value) for name, value in run.tags.items()}
+    tags = {name: text(value) for name, value in run.tags.items()}
     client.create_model_version(
         run.model, info.artifact_uri, info.run_id, tags, description=run.description
     )
-
-
-def _text(value: Any) -> str:
-    return str(value)[:_LIMIT]
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Below errors, silence: the libraries report every migration and every retry."""
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        yield
-    finally:
-        logging.disable(before)
