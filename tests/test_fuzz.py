@@ -27,7 +27,7 @@ from pickle_mutations import RAN
 
 from hmdiff.errors import UserError
 
-CASES = int(os.environ.get("HMDIFF_FUZZ", "25"))
+CASES = int(os.environ.get("HMDIFF_FUZZ", "12"))
 BATCH = 500  # that share a limit of memory: what Python has not given back yet adds up
 SEED = int(os.environ.get("HMDIFF_FUZZ_SEED", "0"))
 MODULES = (fuzz_archives, fuzz_hdf5, fuzz_layouts, fuzz_models, fuzz_texts)
