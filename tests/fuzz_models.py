@@ -109,7 +109,8 @@ def _checkpoint(root: Path) -> Target:
     )  # fmt: skip
 
     def read() -> None:
-        if read_state(path) is None:  # a stage says so in its line, and begins anew
+        # A stage says so in its line, and begins anew.
+        if read_state(path, {"key", "step"}) is None:
             raise UserError(f"{path}: is damaged; begin anew")
 
     return Target({path: damaged}, read)

@@ -6,7 +6,7 @@ import hashlib
 import io
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +46,7 @@ class Files:
 
     def taken(self, path: Path) -> dict[str, Any] | None:
         """A file's state; None, and a line, where it is damaged or of something else."""
-        state = read_state(path)
+        state = read_state(path, {"key", "step"})
         if state is None:
             say(f"{path}: is damaged; {self.name} takes the one before, or starts anew")
         elif state["key"] != self.key:
@@ -86,11 +86,11 @@ def write_state(path: Path, state: Mapping[str, Any]) -> None:
             file.write(hashlib.file_digest(file, "sha256").digest())
 
 
-def read_state(path: Path) -> dict[str, Any] | None:
+def read_state(path: Path, names: Set[str]) -> dict[str, Any] | None:
     """A state on the CPU, or None where the bytes are not those that were written.
 
-    None as well of what has its digest but is no state: another release of torch, or somebody, has
-    written it. Nothing in it is run.
+    None as well of what has its digest but is no state with these ``names``: another release of
+    torch, or somebody, has written it. Nothing in it is run.
     """
     content = path.read_bytes()
     body, digest = content[:-_DIGEST], content[-_DIGEST:]
@@ -101,7 +101,7 @@ def read_state(path: Path) -> dict[str, Any] | None:
         state = torch.load(io.BytesIO(body), map_location="cpu", weights_only=True)
     except Exception:
         return None
-    return state if isinstance(state, dict) and {"key", "step"} <= state.keys() else None
+    return state if isinstance(state, dict) and names <= state.keys() else None
 
 
 def say(line: str) -> None:

@@ -80,7 +80,7 @@ class Parts:
         path = self._path(number)
         if not (path / _RECORD).is_file():
             return None
-        record = read_state(path / _RECORD)
+        record = read_state(path / _RECORD, {"key", "files", "result"})
         if record is None or record["key"] != self.key:
             return None
         root = path / _FILES
