@@ -53,11 +53,17 @@ class FastMETRO(nn.Module):
 
         Coordinates are root-relative metres in a trained network; float32.
         """
-        token, joints, vertices = self.head(context.flatten(2).transpose(1, 2))
-        mesh = self.upsample(vertices.transpose(1, 2)).float()  # (B, 3, 1723)
-        return self.camera(token).float(), joints, vertices, self._full(mesh)
+        camera, joints, vertices, mesh = self.middle(context)
+        return camera, joints, vertices, self.full(mesh)
 
-    def _full(self, mesh: Tensor) -> Tensor:
+    def middle(self, context: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """As :meth:`forward` with the learned upsampling alone: a mesh (B, 3, 1723) at the end."""
+        token, joints, vertices = self.head(context.flatten(2).transpose(1, 2))
+        mesh = self.upsample(vertices.transpose(1, 2)).float()
+        return self.camera(token).float(), joints, vertices, mesh
+
+    def full(self, mesh: Tensor) -> Tensor:
+        """The fixed upsampling of :meth:`middle`'s mesh, (B, V, 3)."""
         columns = mesh.flatten(0, 1).T  # (1723, 3 B)
         for level in reversed(range(self.fixed)):
             with torch.autocast(mesh.device.type, enabled=False):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -22,6 +22,7 @@ from hmdiff.diffusion.schedule import NoiseSchedule
 from hmdiff.errors import UserError
 from hmdiff.extractor.features import Features
 from hmdiff.params.runs import ReverseParams
+from hmdiff.replay import Replayed
 from hmdiff.training.folder import TrainedModel, load_model
 
 StepCallback = Callable[[int, int, Tensor, Tensor, Alignment | None], None]
@@ -51,9 +52,18 @@ class Run:
     seed: int = 0
 
     def alignment(
-        self, rows: Features, regressor: Tensor, schedule: NoiseSchedule, scale: float
+        self,
+        draws: Tensor,
+        peak: Tensor,
+        regressor: Tensor,
+        schedule: NoiseSchedule,
+        scale: float,
+        static: bool = False,
     ) -> Alignment | None:
-        """The guidance of one batch; ``regressor`` is f, ``scale`` model units per metre."""
+        """The guidance of one batch with U's draws (B, n, J, 3) and u_c (B, J, 3) in metres.
+
+        ``regressor`` is f, ``scale`` model units per metre, ``static`` see :class:`Alignment`.
+        """
         if self.guidance == "none":
             return None
         disrupted = self.guidance == "disrupted"
@@ -63,7 +73,7 @@ class Run:
         last = None if disrupted else self.reverse.guided_steps
         guided = None if last is None else schedule.visited_steps(self.steps)[:-1][-last:]
         return Alignment(
-            draws=scale * self.samples(rows).to(regressor.device),
+            draws=scale * self.samples(draws, peak).to(regressor.device),
             regressor=regressor,
             schedule=schedule,
             gamma=self.reverse.gamma,
@@ -73,17 +83,21 @@ class Run:
             gradient=self.reverse.gradient,
             measured_on="h" if disrupted else "h0",
             activation=self.activation,
-            weight=self.draws(rows).shape[1] if equal and reduction == "sum" else 1,
+            weight=draws[:, : self.reverse.draws].shape[1] if equal and reduction == "sum" else 1,
             guided=guided,
+            static=static,
         )
 
-    def samples(self, rows: Features) -> Tensor:
-        """What stands for U, (B, n, J, 3) metres: its draws, or u_c with n = 1."""
-        return (self.draws(rows) if self.prior == "draws" else rows.peak[:, None]).float()
+    def samples(self, draws: Tensor, peak: Tensor) -> Tensor:
+        """What stands for U, (B, n, J, 3) metres: the draws that are used, or u_c with n = 1."""
+        chosen = draws[:, : self.reverse.draws] if self.prior == "draws" else peak[:, None]
+        return chosen.float()
 
-    def draws(self, rows: Features) -> Tensor:
-        """The draws of U that are used, (B, n, J, 3)."""
-        return rows.draws[:, : self.reverse.draws]
+
+def given(rows: Features, device: torch.device) -> tuple[Tensor, ...]:
+    """What the reverse process reads of images: image_feature, draws, peak, centre."""
+    columns = (rows.image_feature, rows.draws, rows.peak, rows.centre)
+    return tuple(column.to(device) for column in columns)
 
 
 @dataclass(frozen=True)
@@ -122,6 +136,7 @@ class Predictor:
         regressor = body.regressor.cpu()
         self.root_row = regressor[body.kind.root]
         self.regressor_f = torch.as_tensor(sampling.coarse_regressor(regressor.numpy())).to(device)
+        self.reverse = Replayed(self._process)
 
     @classmethod
     def load(
@@ -190,10 +205,10 @@ class Predictor:
             chains=chains if keep_chains else None,
         )
 
-    def _context(self, rows: Features) -> list[KeysValues]:
+    def _context(self, image_feature: Tensor, draws: Tensor) -> list[KeysValues]:
         with torch.no_grad(), autocast(self.device, self.precision):
             return self.model.network.context(
-                rows.image_feature.to(self.device), rows.draws.float().to(self.device)
+                image_feature.to(self.device), draws.float().to(self.device)
             )
 
     def _diffusion(
@@ -206,34 +221,60 @@ class Predictor:
             h_K = noise().to(self.device)  # Alg. 1 line 1
         else:
             # H_U of Table 5: chain i starts from draw i, in turn if there are fewer draws.
-            samples = run.samples(rows)[:, torch.arange(chains) % run.samples(rows).shape[1]]
+            samples = run.samples(rows.draws, rows.peak)
+            samples = samples[:, torch.arange(chains) % samples.shape[1]]
             h_K = network.scale * self.model.pose_to_mesh(samples.to(self.device))
-        alignment = run.alignment(rows, self.regressor_f, network.schedule, network.scale)
+        inputs = (h_K, *given(rows, self.device))
+        if callback is None and run.reverse.eta == 0:
+            h_0, *told = self.reverse(*inputs, run=replace(run, seed=0))
+        else:
+            h_0, *told = self._process(*inputs, run=run, noise=noise, callback=callback)
+        if not told:
+            return self._unguided(h_0 / network.scale)
+        active_steps, ratio = told
+        active_steps = active_steps.float().mean(1)
+        return (h_0 / network.scale).cpu(), active_steps.cpu(), ratio.mean(1).cpu()
+
+    def _process(
+        self,
+        h_K: Tensor,
+        image_feature: Tensor,
+        draws: Tensor,
+        peak: Tensor,
+        centre: Tensor,
+        *,
+        run: Run,
+        noise: Callable[[], Tensor] | None = None,
+        callback: Callable[..., None] | None = None,
+    ) -> tuple[Tensor, ...]:
+        """h_0 in model units and, with guidance, active_steps and ratio (B, N) of the alignment."""
+        network = self.model.network
+        static = self.device.type == "cuda"  # where asking a GPU for a number costs more than g
+        alignment = run.alignment(
+            draws, peak, self.regressor_f, network.schedule, network.scale, static
+        )
 
         def report(k: int, h_k: Tensor, h0_hat: Tensor) -> None:
             callback(k, h_k / network.scale, h0_hat / network.scale, alignment)
 
         h_0 = reverse_process(
             network.predictor(
-                self._context(rows), self.precision, network.shift(rows.centre.to(self.device))
+                self._context(image_feature, draws), self.precision, network.shift(centre)
             ),
             h_K,
             network.schedule,
             run.steps,
             guidance=alignment,
             eta=run.reverse.eta,
-            noise=lambda: noise().to(self.device),
+            noise=noise and (lambda: noise().to(self.device)),
             callback=report if callback else None,
             solver=run.reverse.solver,
         )
-        if alignment is None:
-            return self._unguided(h_0 / network.scale)
-        active_steps = alignment.active_steps.float().mean(1)
-        return (h_0 / network.scale).cpu(), active_steps.cpu(), alignment.ratio.mean(1).cpu()
+        return (h_0,) if alignment is None else (h_0, alignment.active_steps, alignment.ratio)
 
     def _direct(self, rows: Features) -> tuple[Tensor, Tensor, Tensor]:
         network = self.model.network
-        predict = network.predictor(self._context(rows), self.precision)
+        predict = network.predictor(self._context(rows.image_feature, rows.draws), self.precision)
         with torch.no_grad():
             h0_hat, _ = predict(network.direct_start(len(rows)), network.schedule.steps)
         return self._unguided(h0_hat / network.scale)

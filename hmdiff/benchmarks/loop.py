@@ -11,9 +11,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from hmdiff.benchmarks import reference
 from hmdiff.benchmarks.timing import PEAK_SIZE, interleaved, matrix_peak, rates, speed_up
 from hmdiff.diffusion.noise import ChainNoise
-from hmdiff.diffusion.reverse import reverse_process
 from hmdiff.extractor.features import Features
-from hmdiff.inference import Predictor, Run
+from hmdiff.inference import Predictor, Run, given
 from hmdiff.machine import record
 from hmdiff.params.runs import ReverseParams
 
@@ -24,7 +23,7 @@ def records(
     settings: ReverseParams,
     steps: int,
     repeats: int,
-    peak_size: int = PEAK_SIZE,
+    peak_size: int | None = None,
 ) -> list[dict[str, Any]]:
     """Of the loop with DAT for all ``rows`` at once; the reference and the peak take turns.
 
@@ -33,11 +32,12 @@ def records(
     them on the reference.
     """
     loop = Loop(predictor, rows, settings, steps)
+    peak_size = peak_size or PEAK_SIZE[predictor.device.type]
     times = interleaved(
         {
             "loop": loop.run,
             "plain": loop.run_plain,
-            "peak": matrix_peak(predictor.precision, peak_size),
+            "peak": matrix_peak(predictor.precision, peak_size, predictor.device),
         },
         repeats,
     )
@@ -71,19 +71,15 @@ class Loop:
         shape = (predictor.regressor_f.shape[1], 3)
         noise = ChainNoise(0, rows.sample_id, settings.chains, shape)
         self.h_K = noise().to(predictor.device)
-        self.feature = rows.image_feature.to(predictor.device)
-        self.draws = rows.draws.float().to(predictor.device)
+        self.given = given(rows, predictor.device)
+        self.feature, self.draws = self.given[0], self.given[1].float()
         self.active_steps = 0  # of all chains, in the last run
 
     def run(self) -> Tensor:
         """(B, N, V, 3) in model units."""
         run = Run(self.steps, self.settings, guidance="dat")
-        alignment = run.alignment(
-            self.rows, self.predictor.regressor_f, self.model.schedule, self.model.scale
-        )
-        predict = self.model.predictor(self.predictor._context(self.rows), self.predictor.precision)
-        meshes = reverse_process(predict, self.h_K, self.model.schedule, self.steps, alignment)
-        self.active_steps = int(alignment.active_steps.sum())
+        meshes, active_steps, _ = self.predictor.reverse(self.h_K, *self.given, run=run)
+        self.active_steps = int(active_steps.sum())
         return meshes.cpu()
 
     def run_plain(self) -> Tensor:

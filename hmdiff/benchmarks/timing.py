@@ -11,18 +11,26 @@ import torch
 
 from hmdiff.machine import record
 
-PEAK_SIZE = 2048  # of the square matrices; larger ones gain nothing on two cores
+# Of the square matrices: larger ones gain nothing on two cores; a GPU needs larger ones.
+PEAK_SIZE = {"cpu": 2048, "cuda": 8192}
 
 
 def interleaved(
-    things: Mapping[str, Callable[[], Any]], repeats: int, warmup: int = 1
+    things: Mapping[str, Callable[[], Any]], repeats: int, warmup: int | None = None
 ) -> dict[str, list[float]]:
-    """Seconds of every repeat; the things take turns, so that a busy machine slows all alike."""
+    """Seconds of every repeat; the things take turns, so that a busy machine slows all alike.
+
+    ``warmup`` is one round; three where there is a GPU, which records at the second call.
+    """
+    if warmup is None:
+        warmup = 3 if torch.cuda.is_available() else 1
     times: dict[str, list[float]] = {name: [] for name in things}
     for repeat in range(warmup + repeats):
         for name, thing in things.items():
             start = time.perf_counter()
             thing()
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()
             if repeat >= warmup:
                 times[name].append(time.perf_counter() - start)
     return times
@@ -39,10 +47,10 @@ def speed_up(name: str, seconds: Sequence[float], of: str, others: Sequence[floa
     return record(name, ratios, "x", ratio_to=of)
 
 
-def matrix_peak(precision: str, size: int = PEAK_SIZE) -> Callable[[], Any]:
+def matrix_peak(precision: str, size: int, device: torch.device) -> Callable[[], Any]:
     """A product of two square matrices, 2 size^3 operations, in ``precision``."""
     kind = torch.bfloat16 if precision == "bf16" else torch.float32
-    left, right = (torch.randn(size, size).to(kind) for _ in range(2))
+    left, right = (torch.randn(size, size).to(device, kind) for _ in range(2))
     return lambda: left @ right
 
 

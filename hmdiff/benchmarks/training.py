@@ -47,13 +47,17 @@ def records(
     repeats: int,
     steps: int = 5,
 ) -> list[dict[str, Any]]:
-    """Samples a second on the CPU of one process, ``steps`` steps a repeat, ``rows`` a batch."""
-    model = copy.deepcopy(model).cpu().train().requires_grad_(True)
-    batch = make_batch(rows, model)
-    objective = Objective(model, regressor.cpu(), faces, params, precision)
+    """Samples a second of one process, ``steps`` steps a repeat, ``rows`` a batch, on the device
+    of ``regressor``."""
+    device = regressor.device
+    model = copy.deepcopy(model).to(device).train().requires_grad_(True)
+    columns = vars(make_batch(rows, model))
+    batch = Batch(**{name: column.to(device) for name, column in columns.items()})
+    faces = faces.to(device)
+    objective = Objective(model, regressor, faces, params, precision)
 
     def plain() -> Tensor:
-        return reference.loss(model, batch, regressor.cpu(), faces, objective.weights)
+        return reference.loss(model, batch, regressor, faces, objective.weights)
 
     things = {
         "g": _stepper(model, lambda: objective(batch)[0].sum(), AdamW, params, steps),

@@ -50,6 +50,9 @@ class Alignment:
         weight: factor on D_k (A8: n of the full prior where u_c stands for all of it).
         guided: steps k with a gradient, where it is not all of them; R_k is measured, and DAT
             switched off by it, in the others too, which take no backward pass.
+        static: never ask whether a chain is still active, but go on for all of them and take no
+            push from those that are not. The same numbers, for more operations; nothing depends
+            on a number then, so that the process can be recorded (:mod:`hmdiff.replay`).
     """
 
     draws: Tensor
@@ -64,6 +67,7 @@ class Alignment:
     activation: bool = True
     weight: float = 1.0
     guided: Collection[int] | None = None
+    static: bool = False
     active: Tensor | None = field(default=None, init=False)
     active_steps: Tensor | None = field(default=None, init=False)
     ratio: Tensor | None = field(default=None, init=False)
@@ -74,7 +78,7 @@ class Alignment:
         if self.active is None:
             self.active = torch.ones(h.shape[:2], dtype=torch.bool, device=h.device)
             self.active_steps = torch.zeros(h.shape[:2], dtype=torch.long, device=h.device)
-        if not self.active.any():
+        if not (self.static or self.active.any()):
             with torch.no_grad():
                 return *predict(h, k), None
         guided = self.guided is None or k in self.guided
@@ -93,11 +97,14 @@ class Alignment:
             gap = self._gap(mesh)  # Alg. 1 line 6
         if self._initial is None:
             self._initial = self._gap(h) if self.first_gap == "raw" else gap.detach()
-        self.ratio = gap.detach() / self._initial  # Alg. 1 line 7
+        ratio = gap.detach() / self._initial  # Alg. 1 line 7
+        if self.static and self.ratio is not None:
+            ratio = torch.where(self.active.any(), ratio, self.ratio)
+        self.ratio = ratio
         if self.activation:
             self.active &= self.ratio >= self.threshold  # Alg. 1 lines 8 and 11
         h0_hat, s = h0_hat.detach(), s.detach()
-        if not guided or not self.active.any():
+        if not guided or not (self.static or self.active.any()):
             return h0_hat, s, None
         self.active_steps += self.active
         (gradient,) = torch.autograd.grad(gap.sum(), through)  # Eq. 9

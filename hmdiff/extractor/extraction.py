@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from hmdiff.compute import autocast, generator
+from hmdiff.compute import generator
 from hmdiff.extractor.augmentation import draw_turn, jitter_colour, turn_images
 from hmdiff.extractor.model import Extractor, image_feature
 from hmdiff.params.models import AugmentationParams
@@ -34,9 +34,7 @@ def extract(
         image_feature (B, 49, 128) float16, draws (B, N, J, 3), centre, peak and spread
         (B, J, 3); float32 metres, root-relative camera frame.
     """
-    device = extractor.mean.device
-    with autocast(device, precision):
-        extraction = extractor(images)
+    extraction = extractor.infer(images, precision)
     prior = extractor.prior(extraction)
     tensors = {
         "image_feature": image_feature(extraction.context).half(),

@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from hmdiff.compute import seeded_init
+from hmdiff.compute import autocast, seeded_init
 from hmdiff.errors import UserError
 from hmdiff.extractor.backbone import GRID, Backbone
 from hmdiff.extractor.heatmaps import Grid
@@ -20,6 +20,7 @@ from hmdiff.extractor.pose_head import PoseHead
 from hmdiff.extractor.prior import Prior
 from hmdiff.files import read_json, write_json
 from hmdiff.kinds import KINDS, Kind
+from hmdiff.replay import Replayed
 
 WEIGHTS = "weights.safetensors"
 RECORD = "extractor.json"
@@ -74,6 +75,7 @@ class Extractor(nn.Module):
                 )
                 channels = FEATURE
             self.head = PoseHead(channels, architecture.channels, self.kind.joint_count)
+        self._replayed = Replayed(self._infer)
         shape = (1, 3, 1, 1)
         self.register_buffer("mean", torch.tensor(MEAN).view(shape), persistent=False)
         self.register_buffer("deviation", torch.tensor(DEVIATION).view(shape), persistent=False)
@@ -88,6 +90,15 @@ class Extractor(nn.Module):
         context = self.backbone(images.contiguous(memory_format=torch.channels_last))
         context = self.projection(context)
         return Extraction(context, *self.head(context))
+
+    @torch.no_grad()
+    def infer(self, images: Tensor, precision: str) -> Extraction:
+        """As :meth:`forward`, of a trained extractor; on CUDA recorded and replayed."""
+        return Extraction(*self._replayed(images, precision=precision))
+
+    def _infer(self, images: Tensor, precision: str) -> Extraction:
+        with autocast(images.device, precision):
+            return self(images)
 
     def prior(self, extraction: Extraction) -> Prior:
         """U of each image."""
