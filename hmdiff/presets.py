@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ from ruamel.yaml.error import YAMLError
 
 from hmdiff.errors import UserError
 from hmdiff.files import write_text
-from hmdiff.params import load_params, read_yaml
+from hmdiff.params import Params, load_params, read_yaml
 
 FOLDER = "presets"
 # Sections of named entries, which a preset may add to.
@@ -84,6 +86,21 @@ def apply_preset(name: str, params: str | Path = "params.yaml") -> int:
         write_text(params, before)
         raise
     return changed
+
+
+def preset_params(name: str, project: Path = Path()) -> Params:
+    """The parameters that the folder ``project`` has with the preset ``name``; nothing is changed.
+
+    Raises:
+        UserError: as :func:`apply_preset`.
+    """
+    load_params(project / "params.yaml")
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder, "params.yaml")
+        copy.write_bytes((project / copy.name).read_bytes())
+        shutil.copytree(project / FOLDER, Path(folder, FOLDER))
+        apply_preset(name, copy)
+        return load_params(copy)
 
 
 def _round_trip() -> YAML:

@@ -8,7 +8,6 @@ memory Linux tells.
 from __future__ import annotations
 
 import multiprocessing
-import shutil
 import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor
@@ -17,8 +16,8 @@ from typing import Any
 
 from hmdiff.datasets.prepared import PreparedFile
 from hmdiff.machine import record
-from hmdiff.params import Params, load_params
-from hmdiff.presets import FOLDER, apply_preset
+from hmdiff.params import Params
+from hmdiff.presets import preset_params
 from hmdiff.stages import acquire, prepare
 
 PRESET = "paper"
@@ -56,11 +55,7 @@ def records(
 
 def _params(project: Path, count: int) -> Params:
     """The preset's parameters, with stand-ins of ``count`` training samples."""
-    with tempfile.TemporaryDirectory() as folder:
-        shutil.copy(project / "params.yaml", folder)
-        shutil.copytree(project / FOLDER, Path(folder, FOLDER))
-        apply_preset(PRESET, Path(folder, "params.yaml"))
-        params = load_params(Path(folder, "params.yaml"))
+    params = preset_params(PRESET, project)
     sizes = {"train": count, "val": FEW, "test": FEW, "frame": FRAME}
     standins = {
         name: item.model_copy(update={k: v for k, v in sizes.items() if hasattr(item, k)})

@@ -12,6 +12,7 @@ import torch
 
 from hmdiff.benchmarks import commands, data, growth, loop, readers, training
 from hmdiff.benchmarks.picture import draw
+from hmdiff.benchmarks.random_models import make_extractor
 from hmdiff.benchmarks.timing import rates, speed_up
 from hmdiff.bodies.model import BodyModel
 from hmdiff.bodies.sampling import MeshSampling
@@ -76,15 +77,7 @@ class Project:
         architecture = Architecture(
             self.what.kind, LARGE, 224, (256, 256, 256), settings.half_extent
         )
-        extractor = Extractor(architecture, self.params.seed)
-        extractor.to(self.device, memory_format=torch.channels_last)
-        # So many random layers overflow unless each is normalised as training would.
-        for layer in extractor.modules():
-            if isinstance(layer, torch.nn.BatchNorm2d):
-                layer.momentum = 1.0
-        with torch.no_grad():
-            extractor.train()(torch.rand(2, 3, 224, 224, device=self.device))
-        extractor.eval()
+        extractor = make_extractor(architecture, self.params.seed, self.device)
         return extractor.requires_grad_(False)
 
     def prepared(self) -> PreparedFile:

@@ -57,3 +57,12 @@ def matrix_peak(precision: str, size: int, device: torch.device) -> Callable[[],
 def exponent(sizes: Sequence[float], seconds: Sequence[float]) -> float:
     """b of seconds = a sizes^b by least squares of the logarithms."""
     return float(np.polyfit(np.log(sizes), np.log(seconds), 1)[0])
+
+
+def exponent_interval(sizes: Sequence[float], seconds: Sequence[float]) -> list[float]:
+    """Lower end, value and upper end of the 95 % interval of :func:`exponent`, by Student's t."""
+    from scipy import stats
+
+    fit = stats.linregress(np.log(sizes), np.log(seconds))
+    half = stats.t.ppf(0.975, len(sizes) - 2) * fit.stderr if len(sizes) > 2 else 0.0
+    return [float(fit.slope - half), float(fit.slope), float(fit.slope + half)]

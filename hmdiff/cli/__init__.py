@@ -24,6 +24,7 @@ from hmdiff.cli import (  # noqa: F401
     predict,
     presets,
     runs,
+    scale,
     score,
     stages,
     verify,
