@@ -7,6 +7,7 @@ import os
 import platform
 import statistics
 import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -53,7 +54,8 @@ def describe(out: Path, records: Sequence[dict[str, Any]], **facts: Any) -> None
 
 
 def this_machine() -> str:
-    """Processor and number of cores, as far as the system tells."""
+    """Processor, number of cores and, where this process has one, the GPU, as far as the system
+    tells."""
     name = platform.processor() or platform.machine()
     try:
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
@@ -62,7 +64,9 @@ def this_machine() -> str:
                 break
     except OSError:
         pass  # not Linux
-    return f"{name}, {os.cpu_count()} cores"
+    torch = sys.modules.get("torch")  # what has not loaded it has not used a GPU
+    gpu = torch is not None and torch.cuda.is_available()
+    return f"{name}, {os.cpu_count()} cores" + (f", {torch.cuda.get_device_name()}" if gpu else "")
 
 
 def current_commit(folder: Path = Path()) -> str | None:

@@ -33,6 +33,7 @@ ELSEWHERE = {
     "hmdiff verify --exact": _VERIFY,
     "dvc exp run -S training.samples=10000": "trains for long; its sister with gamma runs here",
     "snakemake --cores 2": "is the study, which takes hours",
+    "snakemake --cores 16": "is the preset large, which needs a GPU",
     "hmdiff data fetch freihand": _FETCH,
     "hmdiff data fetch 3dpw --accept-licence": _FETCH,
     "hmdiff data fetch human36m": _FETCH,
