@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -120,5 +121,6 @@ def test_a_row_that_lacks_a_joint_of_the_protocol_is_not_scored():
     protocol, features = load_protocol("3dpw"), make_features(4)
     valid = torch.ones(4, BODY.joint_count, dtype=torch.bool)
     valid[1, protocol.needed_joints[0]] = False
-    object.__setattr__(features, "valid_joints", valid)
-    assert scorable(features, protocol, None).sample_id == ["0/0", "0/2", "0/3"]
+    stored = {"valid_joints": valid, "valid_mesh": features.valid_mesh}
+    files = SimpleNamespace(read=stored.get, restricted=torch.Tensor.tolist)
+    assert scorable(files, protocol, None) == [0, 2, 3]

@@ -134,9 +134,10 @@ def _flush(file: h5py.File, block: list[Record], kind: Kind, start: int) -> int:
         dataset.resize(rows.stop, axis=0)
     samples = [record.sample for record in block]
     joints = np.stack([record.joints for record in block])
+    images = file["image"]  # looking it up costs as much as writing a row
     for row, record in enumerate(block, start):
         # Singly: h5py takes several of equal length for a matrix.
-        file["image"][row] = np.frombuffer(record.jpeg, np.uint8)
+        images[row] = np.frombuffer(record.jpeg, np.uint8)
     file["sample_id"][rows] = [sample.sample_id for sample in samples]
     file["split"][rows] = [SPLITS.index(sample.split) for sample in samples]
     file["bbox"][rows] = np.stack([sample.bbox for sample in samples])

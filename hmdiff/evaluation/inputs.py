@@ -16,7 +16,7 @@ from hmdiff.datasets.prepared import PreparedFile
 from hmdiff.evaluation.items import read_trained
 from hmdiff.evaluation.protocols import Protocol
 from hmdiff.evaluation.recovery import Recovered, recover_and_score, scorable
-from hmdiff.extractor.features import Features, read_features
+from hmdiff.extractor.features import FeatureFiles, Features, open_features
 from hmdiff.inference import Predictor
 from hmdiff.params import Params
 
@@ -30,7 +30,7 @@ class Inputs:
     """
 
     trained: dict[str, Any]
-    rows: Features
+    rows: FeatureFiles
     predictor: Predictor
     body: BodyModel
     sampling: MeshSampling
@@ -42,6 +42,10 @@ class Inputs:
     def source(self) -> str:
         """``rendered`` or ``real``."""
         return str(self.prepared.attrs["source"])
+
+    def loaded(self) -> Features:
+        """All rows in memory."""
+        return self.rows.select(range(len(self.rows)))
 
     def recover(self, checkpoints: Checkpoints = UNSAVED, **how: Any) -> Recovered:
         """Meshes and scores; ``how`` is handed to :meth:`Predictor.predict`."""
@@ -90,7 +94,7 @@ def opened(
     """
     use_threads(params.compute.threads)
     trained = read_trained(model, experiment)
-    rows = scorable(read_features(features, split), protocol, count)
+    rows = scorable(open_features(features, split), protocol, count)
     body_model, mesh_sampling = BodyModel.load(body), MeshSampling.load(sampling)
     predictor = Predictor.load(
         model, body_model, mesh_sampling,

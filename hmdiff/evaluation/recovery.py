@@ -16,7 +16,7 @@ from hmdiff.datasets.prepared import PreparedFile
 from hmdiff.errors import UserError
 from hmdiff.evaluation.calibration import spread_of
 from hmdiff.evaluation.protocols import Protocol, score, scored_joints
-from hmdiff.extractor.features import Features
+from hmdiff.extractor.features import FeatureFiles, Features, spaced
 from hmdiff.inference import Predictor
 
 CHUNK = 64  # images whose full meshes are held at once; no result depends on it
@@ -42,21 +42,22 @@ class Recovered:
     joint_spread: np.ndarray
 
 
-def scorable(features: Features, protocol: Protocol, count: int | None) -> Features:
+def scorable(features: FeatureFiles, protocol: Protocol, count: int | None) -> FeatureFiles:
     """At most ``count`` rows, evenly spaced, of those with all the truth that is needed.
 
     Raises:
         UserError: there is none.
     """
-    usable = features.valid_joints[:, protocol.needed_joints].all(dim=1)
+    usable = features.read("valid_joints")[:, protocol.needed_joints].all(dim=1)
     if protocol.needs_meshes:
-        usable &= features.valid_mesh
-    if not usable.any():
+        usable &= features.read("valid_mesh")
+    rows = usable.nonzero()[:, 0]
+    if not len(rows):
         raise UserError(
             f"{features.names[0]}: valid_mesh, valid_joints: no image has the truth that "
             f"{', '.join(protocol.metrics)} need; look at its prepare stage"
         )
-    return features.select(usable.nonzero()[:, 0]).subset(count)
+    return features.restricted(rows[spaced(len(rows), count)])
 
 
 def check_ground_truth(protocol: Protocol, prepared: PreparedFile) -> None:
@@ -77,7 +78,7 @@ def check_ground_truth(protocol: Protocol, prepared: PreparedFile) -> None:
 
 def recover_and_score(
     predictor: Predictor,
-    features: Features,
+    features: FeatureFiles,
     prepared: PreparedFile,
     body: BodyModel,
     protocol: Protocol,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import mmap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,6 +25,11 @@ ARRAYS = (
     "image_feature", "draws", "centre", "peak", "spread",
     "coarse", "joints", "valid_mesh", "valid_joints",
 )  # fmt: skip
+
+
+# How much of the files may be mapped at once, and what one look at a row maps at most: the pages
+# about it that the system has in its cache come along.
+_MAPPED, _AROUND = 2**29, 2**16
 
 
 @dataclass(frozen=True)
@@ -57,7 +64,14 @@ class Features:
         """At most ``count`` rows, evenly spaced, always the same ones; None takes all."""
         if count is None or count >= len(self):
             return self
-        return self.select([row * len(self) // count for row in range(count)])
+        return self.select(spaced(len(self), count))
+
+
+def spaced(rows: int, count: int | None) -> list[int]:
+    """At most ``count`` of ``rows`` row numbers, evenly spaced; None takes all."""
+    if count is None or count >= rows:
+        return list(range(rows))
+    return [row * rows // count for row in range(count)]
 
 
 def unlabelled(arrays: Mapping[str, np.ndarray], sample_id: list[str]) -> Features:
@@ -80,7 +94,7 @@ class FeatureFiles:
 
     The files are mapped into memory: what was read lately stays in the system's cache, which gives
     it up when memory is short. So a set of any size can be trained on, and a small one as fast as
-    if it were held.
+    if it were held. What is mapped counts as memory of the process, so it is let go now and then.
 
     Args:
         paths: features files, whose rows follow one another.
@@ -93,10 +107,7 @@ class FeatureFiles:
     """
 
     def __init__(self, paths: Sequence[Path], split: str, copies: bool = True) -> None:
-        self._parts = [_MappedFile(path, split, copies) for path in paths]
-        self.sample_id = [name for part in self._parts for name in part.sample_id]
-        self.names = [part.dataset for part in self._parts for _ in part.rows]
-        self._ends = np.cumsum([len(part.rows) for part in self._parts])
+        self._hold([_MappedFile(path, split, copies) for path in paths])
         first = self._parts[0].arrays
         for part, path in zip(self._parts, paths, strict=True):
             for name in ARRAYS:
@@ -105,6 +116,27 @@ class FeatureFiles:
                         f"{path}: {name}: its shape is not that of {paths[0]}; "
                         "delete the odd one and run extract_features"
                     )
+
+    def _hold(self, parts: list[_MappedFile]) -> None:
+        self._parts = parts
+        self.sample_id = [name for part in parts for name in part.sample_id]
+        self.names = [part.dataset for part in parts for _ in part.rows]
+        self._ends = np.cumsum([len(part.rows) for part in parts])
+        self._mapped = 0  # bytes, at most, since all were let go
+
+    def restricted(self, indices: Tensor | Sequence[int]) -> FeatureFiles:
+        """The rows ``indices`` alone, which ascend; nothing is read."""
+        wanted = np.asarray(indices, dtype=np.int64)
+        starts = [0, *self._ends[:-1].tolist()]
+        pieces = np.split(wanted, np.searchsorted(wanted, self._ends[:-1]))
+        found = object.__new__(FeatureFiles)
+        found._hold(
+            [
+                part.restricted(rows - start)
+                for part, rows, start in zip(self._parts, pieces, starts, strict=True)
+            ]
+        )
+        return found
 
     def __len__(self) -> int:
         return len(self.sample_id)
@@ -131,6 +163,11 @@ class FeatureFiles:
             part = self._parts[number]
             inside = wanted[here] - (self._ends[number] - len(part.rows))
             found[here] = arrays[number][part.rows[inside]]
+        self._mapped += found.nbytes + _AROUND * len(wanted)
+        if self._mapped > _MAPPED:
+            for part in self._parts:
+                part.let_go()
+            self._mapped = 0
         return torch.from_numpy(found)
 
     def select(self, indices: Tensor | Iterable[int]) -> Features:
@@ -144,7 +181,13 @@ class FeatureFiles:
 
 
 def read_features(path: Path, split: str) -> Features:
-    """Read one split of a features file into memory; of every image the plain copy alone.
+    """One split of a features file, in memory; see :func:`open_features`."""
+    rows = open_features(path, split)
+    return rows.select(range(len(rows)))
+
+
+def open_features(path: Path, split: str) -> FeatureFiles:
+    """One split of a features file; of every image the plain copy alone.
 
     Raises:
         UserError: the file is missing, is cut or lacks a data set, or no row is in ``split``.
@@ -152,7 +195,7 @@ def read_features(path: Path, split: str) -> Features:
     rows = FeatureFiles([path], split, copies=False)
     if not len(rows):
         raise UserError(f"{path}: split: no row of {split!r}; run prepare with more samples")
-    return rows.select(range(len(rows)))
+    return rows
 
 
 class _MappedFile:
@@ -171,8 +214,9 @@ class _MappedFile:
                 ids = own_array(file, "sample_id", "O").asstr()[:]
                 self.sample_id = [str(ids[row]) for row in self.rows]
                 self.dataset = str(file.attrs["dataset"])
+                self._memory = _map(path)
                 self.arrays = {
-                    name: _mapped(path, own_array(file, name, "biuf")) for name in ARRAYS
+                    name: _array(self._memory, own_array(file, name, "biuf")) for name in ARRAYS
                 }
                 _check_shapes(self.arrays, len(ids))
         except OSError:
@@ -180,6 +224,18 @@ class _MappedFile:
         except DAMAGE as error:
             reason = " ".join(str(error).split())
             raise UserError(f"{path}: is damaged ({reason}); delete it and {remedy}") from None
+
+    def restricted(self, rows: np.ndarray) -> _MappedFile:
+        """The same file with some of its rows."""
+        found = copy.copy(self)
+        found.rows = self.rows[rows]
+        found.sample_id = [self.sample_id[row] for row in rows.tolist()]
+        return found
+
+    def let_go(self) -> None:
+        """Leave what was read to the system's cache; the next look at it maps it again."""
+        if hasattr(mmap, "MADV_DONTNEED"):  # not on Windows
+            self._memory.madvise(mmap.MADV_DONTNEED)
 
 
 def _check_shapes(arrays: Mapping[str, np.ndarray], count: int) -> None:
@@ -196,7 +252,12 @@ def _check_shapes(arrays: Mapping[str, np.ndarray], count: int) -> None:
             raise ValueError(f"{name}: shape {arrays[name].shape}")
 
 
-def _mapped(path: Path, dataset: h5py.Dataset) -> np.ndarray:
+def _map(path: Path) -> mmap.mmap:
+    with open(path, "rb") as file:
+        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+
+
+def _array(memory: mmap.mmap, dataset: h5py.Dataset) -> np.ndarray:
     """One contiguous data set as an array over the file itself, which HDF5 need not be asked for.
 
     h5py's own reading of scattered rows is far slower.
@@ -204,7 +265,7 @@ def _mapped(path: Path, dataset: h5py.Dataset) -> np.ndarray:
     offset = dataset.id.get_offset()
     if offset is None:  # empty, or written in chunks by something else
         return dataset[:]
-    return np.memmap(path, dataset.dtype, "r", offset, dataset.shape)
+    return np.ndarray(dataset.shape, dataset.dtype, memory, offset)
 
 
 class FeaturesWriter:

@@ -46,7 +46,7 @@ class Shown:
 
 def predict_shown(inputs: Inputs, **how: Any) -> list[Shown]:
     """Predictions for the rows of ``inputs``; ``how`` is handed to :meth:`Predictor.predict`."""
-    file, rows = inputs.prepared, inputs.rows
+    file, rows = inputs.prepared, inputs.loaded()
     row_of = {name: row for row, name in enumerate(file.sample_ids())}
     indices = np.array([row_of[name] for name in rows.sample_id])
     cameras, roots = file.array("camera")[indices], file.array("root")[indices]

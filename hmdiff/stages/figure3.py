@@ -41,9 +41,10 @@ def run(
         model=model, features=features, prepared=prepared, body=body, sampling=sampling,
     ) as inputs:  # fmt: skip
         reverse = params.reverse.model_copy(update={"chains": settings.process_chains})
-        traced = trace(inputs.predictor, inputs.rows, reverse, settings.process_steps, params.seed)
-        truth = inputs.rows.coarse.numpy()
-        source, where, images = inputs.source, origin(inputs), len(inputs.rows)
+        rows = inputs.loaded()
+        traced = trace(inputs.predictor, rows, reverse, settings.process_steps, params.seed)
+        truth = rows.coarse.numpy()
+        source, where, images = inputs.source, origin(inputs), len(rows)
     curve, points = curves(traced, truth), embedding(traced, truth[0], params.seed)
     caption = (
         f"Figure 3. {reverse.chains} chains in {settings.process_steps} steps from the same noise. "

@@ -10,6 +10,7 @@ from hmdiff.bodies.model import BodyModel
 from hmdiff.checkpoints import checkpoints
 from hmdiff.checkpoints.identity import listing
 from hmdiff.compute import use_threads
+from hmdiff.datasets.memory import return_large_blocks
 from hmdiff.datasets.preparation import records
 from hmdiff.datasets.registry import find
 from hmdiff.datasets.tally import Tally
@@ -32,6 +33,7 @@ def run(dataset: str, raw: Path, body: Path, out: Path, params: Params) -> None:
             annotation is damaged, or too many images are.
     """
     use_threads(params.compute.threads)
+    return_large_blocks()
     settings, layout = find(dataset, params)
     manifest = read_json(raw / "manifest.json")
     model = BodyModel.load(body)
