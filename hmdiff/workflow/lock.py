@@ -18,12 +18,14 @@ HELD = Path(".dvc/tmp/snakemake.lock")
 _handles: dict[Path, int] = {}  # open for as long as the process lives
 
 
-def free_dead_locks(root: Path = Path()) -> None:
+def free_dead_locks(is_job: bool = False, root: Path = Path()) -> None:
     """Delete what killed runs in ``root`` have left, and hold ``root`` until this process ends.
 
     Called while the Snakefile is read, before Snakemake looks for locks. Any number of processes
     may hold ``root`` (``snakemake -n`` beside a run); which of them may run is still
-    Snakemake's to say. Where the file system has no locks, nothing is freed.
+    Snakemake's to say. Where the file system has no locks, nothing is freed. A job that a run has
+    sent to another machine (``is_job``) holds ``root`` as well and deletes nothing: should the run
+    be killed, the next one waits for its jobs.
     """
     path = (root / HELD).resolve()
     if path in _handles:
@@ -31,7 +33,7 @@ def free_dead_locks(root: Path = Path()) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _handles[path] = handle = os.open(path, os.O_RDWR | os.O_CREAT)
-        if _is_free(handle):
+        if not is_job and _is_free(handle):
             _delete(root / LOCKS)
         # Alone until here; from here on together with others.
         fcntl.lockf(handle, fcntl.LOCK_SH)
