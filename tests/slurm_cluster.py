@@ -121,7 +121,7 @@ class Cluster:
         (self.folder / "slurm.conf").write_text(conf)
         (self.folder / "gres.conf").write_text(f"NodeName={NODE} Name=gpu File=/dev/null\n")
         # Snakemake's job step drops SLURM_CONF: the srun of this node names its own.
-        srun = f"SLURM_CONF={self.folder}/slurm.conf exec {shutil.which('srun')} \"$@\""
+        srun = f'SLURM_CONF={self.folder}/slurm.conf exec {shutil.which("srun")} "$@"'
         self._script("bin/srun", srun)
         self._script("prolog", f"echo export PATH={self.folder}/bin:{NODE_PATH}")
 
@@ -180,7 +180,7 @@ class Cluster:
         """The record of every job, those that are over among them, in order."""
         lines = self.ask("scontrol", "show", "job", "--oneliner").splitlines()
         # A value may hold spaces; a key follows a space and stands before an equals sign.
-        found = [dict(re.findall(r"(\w+)=(.*?)(?= \w+=|$)", line)) for line in lines]
+        found = [dict(re.findall(r"([\w/:]+)=(.*?)(?= +[\w/:]+=|$)", line)) for line in lines]
         return [job for job in found if "JobId" in job]
 
     def _run(self, name: str, *options: str) -> None:
