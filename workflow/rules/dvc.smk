@@ -15,7 +15,7 @@ from pathlib import Path
 from snakemake.exceptions import WorkflowError
 
 from hmdiff.acquisition.status import missing
-from hmdiff.workflow.lock import free_dead_locks
+from hmdiff.workflow.lock import free_dead_locks, hold_as_job
 from hmdiff.workflow.plan import TMP, send, sent, steps
 
 os.environ.setdefault("DVC_NO_ANALYTICS", "1")
@@ -23,8 +23,12 @@ os.environ.setdefault("DVC_NO_ANALYTICS", "1")
 os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
 # A job on a cluster reads this file again.
 is_job = not workflow.is_main_process
-free_dead_locks(is_job)
-stages = sent() if is_job else steps()
+if is_job:
+    hold_as_job()
+    stages = sent()
+else:
+    free_dead_locks()
+    stages = steps()
 produced = [path for stage in stages.values() for path in stage.outs]
 
 lacking = [] if is_job else missing("params.yaml")
