@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import io
 import os
 import subprocess
@@ -15,7 +16,7 @@ from ruamel.yaml import YAML
 
 from hmdiff.errors import UserError
 from hmdiff.workflow.commit import replaced
-from hmdiff.workflow.lock import HELD, LOCKS
+from hmdiff.workflow.lock import HELD, JOBS, LOCKS
 from hmdiff.workflow.plan import Step, fingerprint, send, sent
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -82,8 +83,8 @@ def test_the_fingerprint_changes_with_files_and_settings_and_nothing_else(tmp_pa
 
 HOLD = """
 import sys
-from hmdiff.workflow.lock import free_dead_locks
-free_dead_locks()
+from hmdiff.workflow import lock
+lock.free_dead_locks()
 print("ready", flush=True)
 sys.stdin.read()
 """
@@ -130,6 +131,15 @@ def test_a_run_waits_for_the_jobs_that_a_killed_one_has_left(tmp_path):
         job.communicate()
         assert run.stdout.readline() == "ready\n"
         assert not lock.exists()
+        with open(tmp_path / HELD, "r+") as held, pytest.raises(BlockingIOError):
+            fcntl.lockf(held, fcntl.LOCK_SH | fcntl.LOCK_NB, 1, JOBS)  # as a job that begins
+        run.communicate()
+
+
+def test_jobs_begin_as_soon_as_their_run_admits_them(tmp_path):
+    with hold(tmp_path, "free_dead_locks(); lock.admit_jobs") as run:
+        with hold(tmp_path, "hold_as_job") as job:
+            job.communicate()
         run.communicate()
 
 

@@ -9,6 +9,7 @@ another one, for they live on when it is killed.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import sys
@@ -25,8 +26,9 @@ def free_dead_locks(root: Path = Path()) -> None:
 
     Called while the Snakefile is read, before Snakemake looks for locks. Any number of processes
     may hold ``root`` (``snakemake -n`` beside a run); which of them may run is still
-    Snakemake's to say. Jobs that a killed run has left on a cluster are waited for. Where the
-    file system has no locks, nothing is freed.
+    Snakemake's to say. Jobs that a killed run has left on a cluster are waited for, and those that
+    begin from here on wait for :func:`admit_jobs`. Where the file system has no locks, nothing is
+    freed.
     """
     try:
         handle = _opened(root)
@@ -37,11 +39,16 @@ def free_dead_locks(root: Path = Path()) -> None:
                 print("hmdiff: waiting for the jobs of a killed run", file=sys.stderr, flush=True)
                 fcntl.lockf(handle, fcntl.LOCK_EX, 1, JOBS)
             _delete(root / LOCKS)
-            fcntl.lockf(handle, fcntl.LOCK_UN, 1, JOBS)
         # Alone until here; from here on together with others.
         fcntl.lockf(handle, fcntl.LOCK_SH, 1, RUNS)
     except OSError:
         return
+
+
+def admit_jobs(root: Path = Path()) -> None:
+    """Let jobs begin, now that they find the stages of this run and not those of a killed one."""
+    with contextlib.suppress(OSError, KeyError):
+        fcntl.lockf(_handles[(root / HELD).resolve()], fcntl.LOCK_UN, 1, JOBS)
 
 
 def hold_as_job(root: Path = Path()) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from snakemake.exceptions import WorkflowError
 
 from hmdiff.acquisition.status import missing
-from hmdiff.workflow.lock import free_dead_locks, hold_as_job
+from hmdiff.workflow.lock import admit_jobs, free_dead_locks, hold_as_job
 from hmdiff.workflow.plan import TMP, send, sent, steps
 
 os.environ.setdefault("DVC_NO_ANALYTICS", "1")
@@ -40,6 +40,7 @@ onstart:
         raise WorkflowError("acquire.source is real: complete the data named above first")
     if not is_job:
         send(stages)
+        admit_jobs()
 
 
 def outputs_of(*names):
