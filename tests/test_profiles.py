@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 from functools import cache
 from pathlib import Path
@@ -10,6 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 from ruamel.yaml import YAML
+from slurm_cluster import lacking
 from snakemake.cli import get_argument_parser
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -76,6 +78,12 @@ class Resources(dict):
     """By key and by name, as Snakemake has them."""
 
     __getattr__ = dict.__getitem__
+
+
+def test_where_slurm_is_not_installed_a_line_says_how_to(monkeypatch):
+    monkeypatch.setattr(shutil, "which", lambda *_, **__: None)
+    line = lacking()
+    assert "slurmctld" in line and "apt-get install" in line and "\n" not in line
 
 
 KUBECTL = """\
