@@ -10,7 +10,7 @@ export DVC_NO_ANALYTICS := 1
 # uv does not read pip's own variable for local wheels.
 export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 
-.PHONY: tables test test-docs fuzz kills lint docs ui bench measure verify sbom setup lock clean
+.PHONY: tables test test-docs fuzz kills slurm cluster lint docs ui bench measure verify sbom setup lock clean
 
 tables: $(READY)
 	@$(ACTIVATE) && snakemake --quiet progress --cores $(CORES) all
@@ -54,6 +54,15 @@ ENGINE ?= snakemake
 KILLS ?= 50
 kills: $(READY)
 	@$(ACTIVATE) && python tests/kills.py --engine $(ENGINE) --kills $(KILLS)
+
+# The smoke pipeline as jobs of a real Slurm that runs on this machine meanwhile.
+slurm: $(READY)
+	@$(ACTIVATE) && python tests/slurm.py $(if $(OUT),--out $(OUT))
+
+# What submits jobs to Slurm, beside the packages of the lock.
+cluster: $(READY)
+	@$(ACTIVATE) && uv pip install --quiet --constraint requirements.lock --no-build-isolation \
+		--editable '.[cluster]'
 
 bench: $(READY)
 	@$(ACTIVATE) && hmdiff bench

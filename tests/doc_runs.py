@@ -13,8 +13,9 @@ from doc_commands import added, blocks
 from engines import commit, environment
 from ruamel.yaml import YAML
 
-_GPU = "needs a GPU or a cluster; test_docs.py makes sure that the profile is there"
+_GPU = "needs a GPU; test_docs.py makes sure that the profile is there"
 _FETCH = "downloads; test_fetch.py does it from a server on this machine"
+_CLUSTER = "needs a cluster; test_profiles.py holds the profile against Snakemake"
 _STORE = "a folder of the user's; test_remote.py pushes to one, and to an S3 server, and pulls"
 _VERIFY = "runs the whole pipeline again; test_verify.py holds the comparison"
 _SCORE = "hmdiff score --protocol freihand --gt data/licensed/freihand --pred pred.zip"
@@ -41,7 +42,10 @@ ELSEWHERE = {
     "hmdiff data fetch backbone": _FETCH,
     "cp -rs /disk/human36m/images data/licensed/human36m/": "a folder of the user's",
     "snakemake --workflow-profile profiles/gpu --cores 16 all": _GPU,
-    "snakemake --workflow-profile profiles/slurm all": _GPU,
+    "snakemake --workflow-profile profiles/slurm all": _CLUSTER,
+    "snakemake --workflow-profile profiles/kubernetes all": _CLUSTER,
+    "make cluster": "adds a package to the environment; make slurm runs what it adds",
+    "make slurm": "starts a Slurm and runs the whole pipeline three times: a nightly",
     "hmdiff predict clip.mp4 --every 5 --device cuda --batch 16": "needs a GPU",
     "dvc remote add --default store /mnt/share/hmdiff": _STORE,
     "dvc push": _STORE,

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import fcntl
 import io
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from dvc.utils.serialize import dumps_yaml
 from ruamel.yaml import YAML
 
+from hmdiff.errors import UserError
 from hmdiff.workflow.commit import replaced
-from hmdiff.workflow.lock import HELD, LOCKS
-from hmdiff.workflow.plan import fingerprint
+from hmdiff.workflow.lock import HELD, JOBS, LOCKS
+from hmdiff.workflow.plan import Step, fingerprint, send, sent
 
 ROOT = Path(__file__).resolve().parent.parent
 LOCK = {
@@ -80,19 +83,25 @@ def test_the_fingerprint_changes_with_files_and_settings_and_nothing_else(tmp_pa
 
 HOLD = """
 import sys
-from hmdiff.workflow.lock import free_dead_locks
-free_dead_locks()
+from hmdiff.workflow import lock
+lock.free_dead_locks()
 print("ready", flush=True)
 sys.stdin.read()
 """
 
 
-def hold(folder: Path) -> subprocess.Popen:
-    """A run that has read the Snakefile in ``folder``, and goes on."""
-    process = subprocess.Popen(
-        [sys.executable, "-c", HOLD], cwd=folder, env=os.environ | {"PYTHONPATH": str(ROOT)},
+def started(folder: Path, how: str = "free_dead_locks") -> subprocess.Popen:
+    """A process that reads the Snakefile in ``folder``, and goes on."""
+    code = HOLD.replace("free_dead_locks", how)
+    return subprocess.Popen(
+        [sys.executable, "-c", code], cwd=folder, env=os.environ | {"PYTHONPATH": str(ROOT)},
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
+
+
+def hold(folder: Path, how: str = "free_dead_locks") -> subprocess.Popen:
+    """One that has read it."""
+    process = started(folder, how)
     assert process.stdout.readline() == "ready\n"
     return process
 
@@ -110,6 +119,44 @@ def test_locks_of_the_dead_are_freed_and_those_of_the_living_are_not(tmp_path):
     with hold(tmp_path) as later:
         assert "which a killed run had left locked" in later.communicate()[1]
         assert not lock.exists()
+
+
+def test_a_run_waits_for_the_jobs_that_a_killed_one_has_left(tmp_path):
+    lock = tmp_path / LOCKS / "0.input.lock"
+    lock.parent.mkdir(parents=True)
+    lock.touch()
+    with hold(tmp_path, "hold_as_job") as job, started(tmp_path) as run:
+        assert "waiting for the jobs of a killed run" in run.stderr.readline()
+        assert lock.exists()
+        job.communicate()
+        assert run.stdout.readline() == "ready\n"
+        assert not lock.exists()
+        with open(tmp_path / HELD, "r+") as held, pytest.raises(BlockingIOError):
+            fcntl.lockf(held, fcntl.LOCK_SH | fcntl.LOCK_NB, 1, JOBS)  # as a job that begins
+        run.communicate()
+
+
+def test_jobs_begin_as_soon_as_their_run_admits_them(tmp_path):
+    with hold(tmp_path, "free_dead_locks(); lock.admit_jobs") as run:
+        with hold(tmp_path, "hold_as_job") as job:
+            job.communicate()
+        run.communicate()
+
+
+def test_a_job_knows_the_stages_of_the_run_that_sent_it_and_of_no_other(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    stage = Step("a", "run", None, {"gpu": 1}, ["x"], ["y"], stale=True, rerun=True, dependents=2)
+    monkeypatch.delenv("HMDIFF_RUN", raising=False)
+    send({"a": stage})
+    assert sent() == {"a": replace(stage, stale=False, rerun=False)}
+    first = os.environ["HMDIFF_RUN"]
+    send({"a": replace(stage, cmd="other")})
+    assert sent()["a"].cmd == "other"
+    monkeypatch.setenv("HMDIFF_RUN", first)
+    with pytest.raises(UserError, match="another one is going on"):
+        sent()
+    monkeypatch.delenv("HMDIFF_RUN")  # a cluster that hands no environment on
+    assert sent()["a"].cmd == "other"
 
 
 def test_a_folder_that_cannot_be_locked_is_left_as_it_is(tmp_path):

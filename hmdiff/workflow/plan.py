@@ -11,17 +11,21 @@ import hashlib
 import json
 import os
 import sys
+import uuid
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from hmdiff.errors import UserError
 from hmdiff.files import write_json
 
 TMP = Path(".dvc/tmp")
 KEPT = TMP / "plan.json"
+SENT = TMP / "sent.json"  # the stages of the run that is going on, for its jobs on a cluster
 # dvc.yaml, what it reads, what says how to read it, and the code that read it.
 _SOURCES = ("dvc.yaml", "params.yaml", "dvc.lock", ".dvcignore", ".dvc/config", ".dvc/config.local")
+_RUN = "HMDIFF_RUN"
 _IGNORED = {"__pycache__", ".snakemake_timestamp"}  # as in .dvcignore
 
 
@@ -57,6 +61,29 @@ def steps() -> dict[str, Step]:
         kept = {"paths": paths, "fingerprint": before, "steps": [asdict(step) for step in found]}
         write_json(KEPT, kept)
     return {step.name: step for step in found}
+
+
+def send(found: dict[str, Step]) -> None:
+    """Leave the stages of a run that begins where its jobs on a cluster find them."""
+    run = os.environ[_RUN] = uuid.uuid4().hex  # goes with the environment to the jobs
+    settled = [asdict(replace(step, stale=False, rerun=False)) for step in found.values()]
+    write_json(SENT, {"run": run, "steps": settled})
+
+
+def sent() -> dict[str, Step]:
+    """The stages as the run that sent this job knows them, none of them stale.
+
+    A job on a cluster reads the Snakefile again, while others record their stages: DVC would take
+    seconds, find its lock taken, and say nothing that the job needs, which runs its one stage
+    in any case.
+
+    Raises:
+        UserError: The run was killed, and another one has begun since.
+    """
+    kept = json.loads(SENT.read_text(encoding="utf-8"))
+    if os.environ.get(_RUN, kept["run"]) != kept["run"]:
+        raise UserError("the run that sent this job has ended; another one is going on")
+    return {step["name"]: Step(**step) for step in kept["steps"]}
 
 
 def fingerprint(paths: Iterable[str]) -> str:

@@ -15,21 +15,32 @@ from pathlib import Path
 from snakemake.exceptions import WorkflowError
 
 from hmdiff.acquisition.status import missing
-from hmdiff.workflow.lock import free_dead_locks
-from hmdiff.workflow.plan import TMP, steps
+from hmdiff.workflow.lock import admit_jobs, free_dead_locks, hold_as_job
+from hmdiff.workflow.plan import TMP, send, sent, steps
 
 os.environ.setdefault("DVC_NO_ANALYTICS", "1")
-free_dead_locks()
-stages = steps()
+# What stages call stands beside this interpreter, whatever path the node of a cluster has.
+os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+# A job on a cluster reads this file again.
+is_job = not workflow.is_main_process
+if is_job:
+    hold_as_job()
+    stages = sent()
+else:
+    free_dead_locks()
+    stages = steps()
 produced = [path for stage in stages.values() for path in stage.outs]
 
-lacking = missing("params.yaml")
+lacking = [] if is_job else missing("params.yaml")
 print(*lacking, sep="\n", end="\n" * bool(lacking), file=sys.stderr)
 
 
 onstart:
     if lacking:
         raise WorkflowError("acquire.source is real: complete the data named above first")
+    if not is_job:
+        send(stages)
+        admit_jobs()
 
 
 def outputs_of(*names):
