@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import subprocess
@@ -10,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from toy_trainings import write_images
+from toy_trainings import server, write_images
 
 from hmdiff.checkpoints import KEPT
 
@@ -20,21 +19,8 @@ KILLED = -9
 
 @pytest.fixture(scope="module")
 def forks():
-    """Carries requests out (see toy_trainings.py): exit codes of processes that may be killed."""
-    script = Path(__file__).with_name("toy_trainings.py")
-    with subprocess.Popen(
-        [sys.executable, script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as process:
-
-        def run(folder: Path, stage: str, fault: str = "", seconds: float = 0, **more) -> int:
-            request = {"folder": str(folder), "stage": stage, "fault": fault, "seconds": seconds}
-            request |= {"out": "out", "workers": 0, "changes": {}} | more
-            process.stdin.write(json.dumps(request) + "\n")
-            process.stdin.flush()
-            return int(process.stdout.readline())
-
+    with server() as run:
         yield run
-        process.stdin.close()
 
 
 @pytest.fixture(scope="module")

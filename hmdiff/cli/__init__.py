@@ -15,6 +15,8 @@ from traceback import walk_tb
 
 from typer.exceptions import Abort, TyperException
 
+from hmdiff import launch
+
 # Imported for the commands that they add to the application.
 from hmdiff.cli import (  # noqa: F401
     check,
@@ -29,7 +31,7 @@ from hmdiff.cli import (  # noqa: F401
     verify,
 )
 from hmdiff.cli.app import app
-from hmdiff.errors import UserError
+from hmdiff.errors import Lost, UserError
 
 # A disk or a folder that a user can mend, as opposed to a bug.
 MENDABLE = {errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EDQUOT, errno.EPERM}
@@ -60,6 +62,9 @@ def _status() -> int | None:
         return _fail(f"{error.format_message().rstrip('.')}; see `hmdiff --help`")
     except Abort:
         return 130
+    except Lost as error:
+        # Who started both of them tells; torchrun does not.
+        return launch.LOST if launch.STORE in os.environ else _fail(str(error))
     except UserError as error:
         # torch raises a worker's error again with the worker's traceback before it.
         return _fail(str(error).rsplit("UserError: ", 1)[-1])
