@@ -152,7 +152,9 @@ class _Job:
             return 128 - codes[rank]
         print(
             f"hmdiff: error: process {rank} of {len(codes)} was ended by {name}, probably for lack "
-            "of memory; free some, or lower compute.processes in params.yaml",
+            "of memory; free some, or lower compute.processes in params.yaml"
+            if name == "SIGKILL"
+            else f"hmdiff: error: process {rank} of {len(codes)} was ended by {name}; run it again",
             file=sys.stderr,
         )
         return 2
@@ -164,7 +166,8 @@ def end_with_parent() -> None:
         return
 
     def watch() -> None:
-        sys.stdin.buffer.read()  # to the end, which comes when the parent's side is closed
+        while os.read(0, 1):  # until the parent's side is closed
+            pass
         os.kill(os.getpid(), signal.SIGKILL)
 
     threading.Thread(target=watch, daemon=True).start()

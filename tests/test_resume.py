@@ -12,9 +12,11 @@ import pytest
 from toy_trainings import server, write_images
 
 from hmdiff.checkpoints import KEPT
+from hmdiff.launch import LOST
 
 STAGES = {"train": "train@toy", "pretrain_extractor": "pretrain_extractor@hand"}
 KILLED = -9
+FOLDERS = ("alone", "out", "two")
 
 
 @pytest.fixture(scope="module")
@@ -145,6 +147,22 @@ def test_how_often_is_no_setting(forks, work, wanted):
     assert forks(work, "train", seconds=1e6) == 0
     assert "goes on after step 4" in log(work)
     assert contents(work / "out") == wanted["train"]
+
+
+def test_two_processes_that_were_killed_go_on_as_one_to_the_same_losses(forks, work, inputs):
+    """In single precision; more of it in test_distributed.py."""
+    alone = {"precision": "fp32", "out": "alone"}
+    assert forks(work, "train", seconds=1e6, **alone) == 0, log(work)
+    assert forks(work, "train", "step:3", processes=2, precision="fp32") == [KILLED, LOST]
+    assert forks(work, "train", seconds=1e6, precision="fp32") == 0, log(work)
+    assert "goes on after step 2" in log(work)
+    assert forks(work, "train", seconds=1e6, processes=2, precision="fp32", out="two") == [0, 0]
+    wanted, *found = (
+        [float(number) for line in lines[1:] for number in line.split(",")]
+        for lines in ((work / out / "curve.csv").read_text().splitlines() for out in FOLDERS)
+    )
+    for numbers in found:
+        assert numbers == pytest.approx(wanted, rel=1e-5)
 
 
 HOLD = """

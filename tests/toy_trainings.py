@@ -153,8 +153,8 @@ def train_extractor(
 
 
 def evaluate(folder: Path, out: Path, kept: CheckpointParams) -> None:
-    """The stage ``evaluate`` with DAT on what :func:`toy_hand.write_toy_hand` wrote: eight images,
-    two at a time."""
+    """The stage ``evaluate`` with DAT on what :func:`toy_hand.write_toy_hand` wrote, beside the
+    number of steps in hand.json: eight images, two at a time."""
     import toy_hand
 
     from hmdiff.evaluation import recovery
@@ -162,7 +162,8 @@ def evaluate(folder: Path, out: Path, kept: CheckpointParams) -> None:
     recovery.CHUNK = 2
     every = toy_hand.PARAMS.evaluation.model_copy(update={"samples": None})
     params = toy_hand.PARAMS.model_copy(update={"evaluation": every, "checkpoint": kept})
-    toy_hand.run_evaluate(folder, out, "dat", params=params)
+    files = toy_hand.stage_inputs(folder, "hand", steps=folder / "hand.json")
+    toy_hand.evaluate.run("freihand_dat", out=out, params=params, **files)
 
 
 # Faults ------------------------------------------------------------------------------------------
