@@ -106,6 +106,10 @@ class _Job:
     def _said(self, rank: int) -> Path:
         return self.folder / str(rank)
 
+    def _told(self, rank: int) -> str:
+        """What a process has said that nobody has seen yet."""
+        return self._said(rank).read_text(errors="replace") if rank else ""
+
     def asked(self, number: int, frame: FrameType | None) -> None:
         """A handler: hand the first signal on, and end all at the second."""
         self.signals += 1
@@ -139,13 +143,16 @@ class _Job:
     def _code(self) -> int:
         codes = {rank: self.processes[rank].returncode for rank in self.ended}
         failed = [rank for rank, code in codes.items() if code not in (0, LOST)]
+        if not failed and any(codes.values()):
+            # None has ended before the others lost it: what a process says of the connection.
+            sys.stderr.write("".join(self._told(rank) for rank in codes if rank)[:2000])
+            return 2
         if not failed:
-            return max(codes.values())
+            return 0
         # Of what all of them fail by, the first process has told.
         rank = 0 if codes[0] > 0 and codes[0] != LOST else failed[0]
         if codes[rank] > 0:
-            if rank:
-                sys.stderr.write(self._said(rank).read_text(errors="replace"))
+            sys.stderr.write(self._told(rank))
             return codes[rank]
         name = signal.Signals(-codes[rank]).name
         if self.signals or name in ("SIGTERM", "SIGINT"):

@@ -131,10 +131,11 @@ def test_whichever_is_asked_to_stop_all_stop_after_the_same_step_and_it_is_saved
     close(work / "out", alone["train"], record_property)
 
 
-def test_who_loses_another_one_ends_without_a_word(forks, work):
+def test_who_loses_another_one_ends_at_once_and_the_first_without_a_word(forks, work):
     more = {"changes": LONG["train"], "processes": 3, "seconds": 1e6}
     assert forks(work, "train", "step:2", struck=1, **more) == [LOST, KILLED, LOST], said(work)
-    assert said(work) == ""
+    assert (work / "log").read_text() == ""
+    assert "another process of this job has ended" in (work / "log2").read_text()
 
 
 @pytest.mark.parametrize("stage", STAGES)

@@ -72,13 +72,17 @@ class _Stop:
 
     def agreed(self) -> int | None:
         """The signal that asked any of the processes."""
-        return greatest(self.signal or 0) or None
+        asked = greatest(self.signal or 0) or None
+        if asked is not None:
+            self.signal = asked
+        return asked
 
     @contextlib.contextmanager
     def listening(self) -> Iterator[None]:
         """Inside, the first signal is only noted; a second one ends the process as ever.
 
-        Of several processes each may be sent it by their launcher and by who stops all of them.
+        Of several processes each may be sent it by their launcher and by who stops all of them, and
+        none is heeded once they have agreed to stop.
         """
         before = {number: signal.getsignal(number) for number in _SIGNALS}
         owner = os.getpid()
@@ -101,7 +105,8 @@ class _Stop:
         try:
             yield
         finally:
-            restore()
+            if process_count() == 1 or self.signal is None:
+                restore()
 
 
 def _restore(files: Files, kept: Mapping[str, Stateful]) -> int:

@@ -63,8 +63,12 @@ def _status() -> int | None:
     except Abort:
         return 130
     except Lost as error:
-        # Who started both of them tells; torchrun does not.
-        return launch.LOST if launch.STORE in os.environ else _fail(str(error))
+        if launch.STORE not in os.environ:
+            return _fail(str(error))
+        if launch.world()[0]:
+            # Shown where none of the others has told why.
+            _fail(f"{error}: {error.__cause__}")
+        return launch.LOST
     except UserError as error:
         # torch raises a worker's error again with the worker's traceback before it.
         return _fail(str(error).rsplit("UserError: ", 1)[-1])
