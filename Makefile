@@ -10,7 +10,7 @@ export DVC_NO_ANALYTICS := 1
 # uv does not read pip's own variable for local wheels.
 export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 
-.PHONY: tables test test-docs fuzz kills slurm cluster lint docs ui bench measure verify sbom setup lock clean
+.PHONY: tables test test-docs test-distributed fuzz kills slurm cluster lint docs ui bench measure verify sbom setup lock clean
 
 tables: $(READY)
 	@$(ACTIVATE) && snakemake --quiet progress --cores $(CORES) all
@@ -21,6 +21,10 @@ test: $(READY)
 # The commands of the documentation, in a pipeline at the smoke preset.
 test-docs: $(READY)
 	@$(ACTIVATE) && python -m pytest -n 0 -m documentation
+
+# Trainings and evaluations as 1, 2, 3 and 4 processes, killed and started again as others.
+test-distributed: $(READY)
+	@$(ACTIVATE) && python -m pytest -n 0 -m distributed
 
 # Damaged and hostile files for every reader, other ones each time. CASES is their number a reader;
 # SEED repeats a run.

@@ -6,3 +6,7 @@ class UserError(Exception):
 
     The message names the file (or command), the field, and the remedy.
     """
+
+
+class Lost(UserError):
+    """Another process of the same job has ended, and has said why."""

@@ -106,6 +106,15 @@ def _snakemake(arguments: list[str]) -> str | None:
     return _targets(parsed.targets, stages() | groups | {"all"})
 
 
+def _torchrun(arguments: list[str]) -> str | None:
+    from torch.distributed.run import get_args_parser
+
+    parsed = get_args_parser().parse_args(arguments)
+    if (parsed.no_python, parsed.training_script) != (True, "hmdiff"):
+        return "torchrun has to be told --no-python hmdiff"
+    return _hmdiff(parsed.training_script_args)
+
+
 def _make(arguments: list[str]) -> str | None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     return _targets(
@@ -125,6 +134,7 @@ def _targets(names, known: set[str]) -> str | None:
 
 PROGRAMS = {
     "hmdiff": _hmdiff, "dvc": _dvc, "snakemake": _snakemake, "make": _make, "python": _python,
+    "torchrun": _torchrun,
 }  # fmt: skip
 
 

@@ -18,12 +18,20 @@ _FETCH = "downloads; test_fetch.py does it from a server on this machine"
 _CLUSTER = "needs a cluster; test_profiles.py holds the profile against Snakemake"
 _STORE = "a folder of the user's; test_remote.py pushes to one, and to an S3 server, and pulls"
 _VERIFY = "runs the whole pipeline again; test_verify.py holds the comparison"
+_TORCHRUN = (
+    "torchrun --nnodes 2 --nproc-per-node 4 --rdzv-backend c10d --rdzv-endpoint first:29500  "
+    "--no-python hmdiff train image --features data/features/body --sampling "
+    "models/sampling/body.npz  --body models/body --prepared data/prepared/body --out "
+    "models/train/image"
+)
 _SCORE = "hmdiff score --protocol freihand --gt data/licensed/freihand --pred pred.zip"
 
 # Commands that no finished smoke project can run, and why, or what does.
 ELSEWHERE = {
     "make test": "has a time limit of its own; .ci/run runs both",
     "make test-docs": "it is what runs this",
+    "make test-distributed": "minutes, and no command of a pipeline",
+    _TORCHRUN: "needs two machines; test_distributed.py runs torchrun on this one",
     _SCORE: "needs FreiHAND's own truth; test_freihand_files.py scores such files",
     "make ui": "serves until it is stopped; test_tracking_server.py starts such a server",
     "make bench": "minutes; test_benchmarks.py runs its parts",

@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 
+from hmdiff.distributed import whole
 from hmdiff.extractor.augmentation import (
     draw_turn,
     mirror,
@@ -52,7 +53,7 @@ def test_a_turned_spot_lands_where_its_turned_joint_projects():
     joints = 0.1 * torch.randn(64, 1, 3, generator=rng())
     joints = joints * (0.15 / joints.norm(dim=-1, keepdim=True).clamp(min=0.15))
     focal = 100.0
-    angles, sides = draw_turn(64, METRO.model_copy(update={"rotation_share": 1.0}), rng(1))
+    angles, sides = draw_turn(whole(64), METRO.model_copy(update={"rotation_share": 1.0}), rng(1))
     assert angles.abs().max() > 0.5 and sides.std() > 0.1
     seen = centroid(turn_images(spots(focal * joints[:, 0, :2]), angles, sides))
     expected = focal * turn_points(joints, angles)[:, 0, :2] / sides[:, None]
@@ -78,7 +79,7 @@ def test_what_lies_outside_the_stored_crop_is_black():
 
 
 def test_the_draws_are_metros():
-    angles, sides = draw_turn(20000, METRO, rng())
+    angles, sides = draw_turn(whole(20000), METRO, rng())
     degrees = angles * 180 / math.pi
     assert float((degrees == 0).float().mean()) == pytest.approx(0.6, abs=0.015)
     turned = degrees[degrees != 0]

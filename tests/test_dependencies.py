@@ -11,7 +11,9 @@ from ruamel.yaml import YAML
 
 ROOT = Path(__file__).resolve().parent.parent
 # Reading, writing and checking: a change here changes no number.
-PLUMBING = {"acquisition", "dvclock", "errors", "files", "hdf5", "machine", "params", "tracking"}
+PLUMBING = {
+    "acquisition", "dvclock", "errors", "files", "hdf5", "launch", "machine", "params", "tracking",
+}  # fmt: skip
 STAGES = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text())["stages"]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import subprocess
@@ -10,31 +9,20 @@ import sys
 from pathlib import Path
 
 import pytest
-from toy_trainings import write_images
+from toy_trainings import server, write_images
 
 from hmdiff.checkpoints import KEPT
+from hmdiff.launch import LOST
 
 STAGES = {"train": "train@toy", "pretrain_extractor": "pretrain_extractor@hand"}
 KILLED = -9
+FOLDERS = ("alone", "out", "two")
 
 
 @pytest.fixture(scope="module")
 def forks():
-    """Carries requests out (see toy_trainings.py): exit codes of processes that may be killed."""
-    script = Path(__file__).with_name("toy_trainings.py")
-    with subprocess.Popen(
-        [sys.executable, script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as process:
-
-        def run(folder: Path, stage: str, fault: str = "", seconds: float = 0, **more) -> int:
-            request = {"folder": str(folder), "stage": stage, "fault": fault, "seconds": seconds}
-            request |= {"out": "out", "workers": 0, "changes": {}} | more
-            process.stdin.write(json.dumps(request) + "\n")
-            process.stdin.flush()
-            return int(process.stdout.readline())
-
+    with server() as run:
         yield run
-        process.stdin.close()
 
 
 @pytest.fixture(scope="module")
@@ -159,6 +147,22 @@ def test_how_often_is_no_setting(forks, work, wanted):
     assert forks(work, "train", seconds=1e6) == 0
     assert "goes on after step 4" in log(work)
     assert contents(work / "out") == wanted["train"]
+
+
+def test_two_processes_that_were_killed_go_on_as_one_to_the_same_losses(forks, work, inputs):
+    """In single precision; more of it in test_distributed.py."""
+    alone = {"precision": "fp32", "out": "alone"}
+    assert forks(work, "train", seconds=1e6, **alone) == 0, log(work)
+    assert forks(work, "train", "step:3", processes=2, precision="fp32") == [KILLED, LOST]
+    assert forks(work, "train", seconds=1e6, precision="fp32") == 0, log(work)
+    assert "goes on after step 2" in log(work)
+    assert forks(work, "train", seconds=1e6, processes=2, precision="fp32", out="two") == [0, 0]
+    wanted, *found = (
+        [float(number) for line in lines[1:] for number in line.split(",")]
+        for lines in ((work / out / "curve.csv").read_text().splitlines() for out in FOLDERS)
+    )
+    for numbers in found:
+        assert numbers == pytest.approx(wanted, rel=1e-5)
 
 
 HOLD = """

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from toy_trainings import server
 
 from hmdiff.files import sha256, write_json
 from hmdiff.tracking import Input, Run, StoppedTraining, log_run
 from hmdiff.tracking.stopped import EXPERIMENT, IDENTITY, RECORD
-
-SCRIPT = Path(__file__).with_name("toy_trainings.py")
 
 
 @pytest.fixture(scope="module")
@@ -107,20 +104,12 @@ def test_a_lost_store_is_one_warning(tmp_path, monkeypatch, capfd):
 def test_a_stage_that_is_asked_to_stop_is_killed_and_run_again_finished(client, uri, tmp_path):
     for name in ("toy.h5", "body", "sampling"):
         (tmp_path / name).write_text(name)
-    request = {"folder": str(tmp_path), "stage": "train", "seconds": 0, "out": "out"}
-    request |= {"changes": {}, "tracked": True}
     found = []
-    with subprocess.Popen(
-        [sys.executable, SCRIPT], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-        env=os.environ | {"MLFLOW_TRACKING_URI": uri}, cwd=tmp_path,
-    ) as process:  # fmt: skip
+    with server(env=os.environ | {"MLFLOW_TRACKING_URI": uri}, cwd=tmp_path) as forks:
         for fault in ("term:2", "term:2", ""):
-            process.stdin.write(json.dumps(request | {"fault": fault}) + "\n")
-            process.stdin.flush()
-            code = int(process.stdout.readline())
+            code = forks(tmp_path, "train", fault, tracked=True)
             (run,) = runs(client)
             found.append((code, run.info.status, run.data.tags["stopped"], run.info.run_id))
-        process.stdin.close()
     assert "warning" not in (tmp_path / "log").read_text()
     (id_,) = {id_ for *_, id_ in found}
     assert found == [

@@ -1,15 +1,19 @@
 """The stages train and pretrain_extractor on toys, and a process that runs and kills them.
 
 Run as a script it reads one JSON request a line, carries it out in a fork of its own, which may
-kill itself, and answers with the exit code. Forks start at once: torch is imported already.
+kill itself, and answers with the exit code; or in several forks, which share the training. Forks
+start at once: torch is imported already.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
+import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -33,8 +37,10 @@ from hmdiff.datasets.crop import encode_jpeg
 from hmdiff.datasets.sample import Sample
 from hmdiff.datasets.writer import Record, write_prepared
 from hmdiff.diffusion.upsample import Upsampler
+from hmdiff.distributed import joined
 from hmdiff.extractor.timm_import import import_timm
 from hmdiff.kinds import HAND
+from hmdiff.launch import STORE
 from hmdiff.params import load_params
 from hmdiff.params.runs import CheckpointParams
 from hmdiff.stages import pretrain_extractor
@@ -123,20 +129,41 @@ def write_images(folder: Path, count: int = 12) -> None:
     write_prepared(folder / "toy.h5", records, HAND, attrs)
 
 
-def train_extractor(folder: Path, out: Path, kept: CheckpointParams, workers: int) -> None:
+def train_extractor(
+    folder: Path, out: Path, kept: CheckpointParams, workers: int, precision: str, changes: dict
+) -> None:
     """The stage ``pretrain_extractor`` on what :func:`write_images` wrote: six steps."""
     small = {"image_size": 56, "channels": (16, 16, 16), "datasets": {"toy": 1.0}, "warmup": 2}
-    small |= {"samples": 24, "batch": 4, "validations": 3}
+    small |= {"samples": 24, "batch": 4, "validations": 3} | changes
     params = PARAMS.model_copy(
         update={
             "checkpoint": kept,
             "compute": PARAMS.compute.model_copy(
-                update={"threads_alone": 1, "workers": workers, "device": "cpu"}
+                update={
+                    "threads_alone": 1,
+                    "workers": workers,
+                    "device": "cpu",
+                    "precision": precision,
+                }
             ),
             "extractor": {"hand": PARAMS.extractor["hand"].model_copy(update=small)},
         }
     )
     pretrain_extractor.run("hand", folder, out, params)
+
+
+def evaluate(folder: Path, out: Path, kept: CheckpointParams) -> None:
+    """The stage ``evaluate`` with DAT on what :func:`toy_hand.write_toy_hand` wrote, beside the
+    number of steps in hand.json: eight images, two at a time."""
+    import toy_hand
+
+    from hmdiff.evaluation import recovery
+
+    recovery.CHUNK = 2
+    every = toy_hand.PARAMS.evaluation.model_copy(update={"samples": None})
+    params = toy_hand.PARAMS.model_copy(update={"evaluation": every, "checkpoint": kept})
+    files = toy_hand.stage_inputs(folder, "hand", steps=folder / "hand.json")
+    toy_hand.evaluate.run("freihand_dat", out=out, params=params, **files)
 
 
 # Faults ------------------------------------------------------------------------------------------
@@ -186,22 +213,50 @@ def plant(fault: str) -> None:
         os.replace = replace
 
 
-def carry_out(request: dict) -> None:
-    folder = Path(request["folder"])
-    plant(request["fault"])
+def carry_out(request: dict, number: int) -> None:
+    folder, precision = Path(request["folder"]), request["precision"]
+    if number == request["struck"]:
+        plant(request["fault"])
     if not request.get("tracked"):  # MLflow takes seconds; test_stopped.py looks at it
         StoppedTraining.stopped = lambda *_: None
     out = folder / request["out"]
     kept = CheckpointParams(
         seconds=request["seconds"], folder=folder / request.get("checkpoints", "checkpoints")
     )
-    if request["stage"] == "train":
+    if request["stage"] == "evaluate":
+        evaluate(folder, out, kept)
+    elif request["stage"] == "train":
         for module, name, value in FAKES:
             setattr(module, name, value)
-        training = training_params(samples=48, **request["changes"])
-        train(folder, "toy", out, checkpoint=kept, training=training)
+        training = training_params(**{"samples": 48} | request["changes"])
+        compute = PARAMS.compute.model_copy(update={"precision": precision})
+        train(folder, "toy", out, checkpoint=kept, training=training, compute=compute)
     else:
-        train_extractor(folder, out, kept, request["workers"])
+        train_extractor(folder, out, kept, request["workers"], precision, request["changes"])
+
+
+def fork(request: dict, number: int) -> int:
+    """Process ``number`` of those that carry ``request`` out; its identifier."""
+    child = os.fork()
+    if child:
+        return child
+    folder = Path(request["folder"])
+    if request["processes"] > 1:
+        told = {"RANK": number, "WORLD_SIZE": request["processes"], STORE: folder / "store"}
+        os.environ.update({name: str(value) for name, value in told.items()})
+    log = os.open(
+        folder / ("log" if number == 0 else f"log{number}"), os.O_WRONLY | os.O_CREAT | os.O_TRUNC
+    )
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+
+    def app(standalone_mode: bool) -> None:
+        with joined("cpu"):
+            carry_out(request, number)
+
+    cli.app = app
+    cli.main()
+    raise AssertionError("main always exits")
 
 
 def serve() -> None:
@@ -210,14 +265,29 @@ def serve() -> None:
 
     for line in sys.stdin:
         request = json.loads(line)
-        child = os.fork()
-        if not child:
-            log = os.open(Path(request["folder"], "log"), os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-            os.dup2(log, 1)
-            os.dup2(log, 2)
-            cli.app = lambda standalone_mode, request=request: carry_out(request)
-            cli.main()
-        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+        Path(request["folder"], "store").unlink(missing_ok=True)
+        children = [fork(request, number) for number in range(request["processes"])]
+        codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+        print(codes[0] if len(codes) == 1 else codes, flush=True)
+
+
+@contextlib.contextmanager
+def server(**more: object) -> Iterator[Callable[..., int | list[int]]]:
+    """Carries requests out: exit codes of processes that may be killed. ``more`` is for Popen."""
+    with subprocess.Popen(
+        [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, **more
+    ) as process:
+
+        def run(folder: Path, stage: str, fault: str = "", seconds: float = 0, **more):
+            request = {"folder": str(folder), "stage": stage, "fault": fault, "seconds": seconds}
+            request |= {"out": "out", "workers": 0, "changes": {}, "precision": "auto"}
+            request |= {"processes": 1, "struck": 0} | more
+            process.stdin.write(json.dumps(request) + "\n")
+            process.stdin.flush()
+            return json.loads(process.stdout.readline())
+
+        yield run
+        process.stdin.close()
 
 
 if __name__ == "__main__":

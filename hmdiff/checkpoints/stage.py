@@ -18,6 +18,7 @@ from hmdiff.checkpoints.identity import identity
 from hmdiff.checkpoints.parts import Parts
 from hmdiff.checkpoints.steps import Item, Stateful, saved_steps
 from hmdiff.compute import resolve_device, resolve_precision
+from hmdiff.distributed import is_main
 from hmdiff.errors import UserError
 from hmdiff.params import Params
 from hmdiff.tracking import StoppedTraining
@@ -57,7 +58,9 @@ class Checkpoints:
         """Number and item of every step that is left to do, with a progress bar.
 
         Where a snapshot is found, ``kept`` is put into its state first. After a step of the
-        caller's, ``kept`` may be saved; SIGTERM and SIGINT save it and end the process.
+        caller's, ``kept`` may be saved; SIGTERM and SIGINT save it and end the process. Several
+        processes (hmdiff/distributed.py) have to come by the same steps with the same ``kept``; how
+        many they are may differ from one run to the next.
 
         Args:
             order: the items of all steps from a given one on.
@@ -134,8 +137,9 @@ def checkpoints(
     # The modules by now, for others may follow after a snapshot was looked for.
     loaded = [module for key, module in sorted(sys.modules.items()) if key.startswith("hmdiff.")]
     code = [Path(module.__file__) for module in loaded if module.__file__]
-    with _alone(folder, name):
-        for path in folder.glob(".*.partial"):  # of a process that was killed while it wrote
+    main = is_main()
+    with _alone(folder, name) if main else contextlib.nullcontext():
+        for path in folder.glob(".*.partial") if main else ():  # of one that was killed writing it
             shutil.rmtree(path) if path.is_dir() else path.unlink()
         kept = Checkpoints(
             name,
@@ -148,6 +152,8 @@ def checkpoints(
             yield kept
         finally:
             kept.close()
+        if not main:
+            return
         kept.ended()
         shutil.rmtree(folder)
 

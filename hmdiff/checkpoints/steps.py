@@ -7,13 +7,16 @@ import os
 import signal
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 from torch import nn
 from tqdm import tqdm
 
-from hmdiff.checkpoints.files import Files, say
+from hmdiff.checkpoints.files import Files, read_state, say
+from hmdiff.distributed import broadcast, greatest, is_main, process_count
+from hmdiff.errors import UserError
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -32,28 +35,34 @@ def saved_steps(
 ) -> Generator[tuple[int, Item]]:
     """See :meth:`hmdiff.checkpoints.stage.Checkpoints.steps`; ``seconds`` lie between two files.
 
-    ``stopped`` is told why the process ends, once all is saved.
+    ``stopped`` is told why the process ends, once all is saved. Of several processes, which have
+    the same state, the main one writes; all stop after the same step, whichever was asked to.
     """
     first = _restore(files, kept)
     written = time.monotonic()
     stop = _Stop()
     with stop.listening() if files.folder else contextlib.nullcontext():
-        bar = tqdm(order(first), desc, steps, initial=first, disable=None)
+        quiet = None if is_main() else True
+        bar = tqdm(order(first), desc, steps, initial=first, disable=quiet)
         for step, item in enumerate(bar, first):
             yield step, item
-            if stop.signal is not None:
+            if stop.agreed() is not None:
                 break
             # Not after the last step: what follows is short.
-            if time.monotonic() - written >= seconds and step + 1 < steps:
+            due = is_main() and time.monotonic() - written >= seconds
+            if due and step + 1 < steps:
                 _save(files, kept, step + 1)
                 written = time.monotonic()
-    if stop.signal is not None:
-        name = signal.Signals(stop.signal).name
+    asked = stop.agreed()
+    if asked is not None and not is_main():
+        raise SystemExit(128 + asked)
+    if asked is not None:
+        name = signal.Signals(asked).name
         saved = _save(files, kept, step + 1)
         rest = "run it again and it goes on from there" if saved else "which is not saved"
         say(f"{files.name}: stopped by {name} after step {step + 1} of {steps}; {rest}")
         stopped(f"{name} after step {step + 1} of {steps}")
-        raise SystemExit(128 + stop.signal)
+        raise SystemExit(128 + asked)
 
 
 class _Stop:
@@ -61,16 +70,28 @@ class _Stop:
 
     signal: int | None = None
 
+    def agreed(self) -> int | None:
+        """The signal that asked any of the processes."""
+        asked = greatest(self.signal or 0) or None
+        if asked is not None:
+            self.signal = asked
+        return asked
+
     @contextlib.contextmanager
     def listening(self) -> Iterator[None]:
-        """Inside, the first signal is only noted; a second one ends the process as ever."""
+        """Inside, the first signal is only noted; a second one ends the process as ever.
+
+        Of several processes each may be sent it by their launcher and by who stops all of them, and
+        none is heeded once they have agreed to stop.
+        """
         before = {number: signal.getsignal(number) for number in _SIGNALS}
         owner = os.getpid()
 
         def note(number: int, frame: object) -> None:
             if os.getpid() == owner:
                 self.signal = number
-                restore()
+                if process_count() == 1:
+                    restore()
             elif os.getppid() != owner:
                 os._exit(128 + number)
             # else: one that decodes images; it goes on until this one is done.
@@ -84,19 +105,40 @@ class _Stop:
         try:
             yield
         finally:
-            restore()
+            if process_count() == 1 or self.signal is None:
+                restore()
 
 
 def _restore(files: Files, kept: Mapping[str, Stateful]) -> int:
-    """Put ``kept`` into the newest sound file's state; its number of steps, or 0."""
+    """Put ``kept`` into the newest sound file's state; its number of steps, or 0.
+
+    The main process chooses the file, which the others then read.
+    """
+    path, state = _newest(files) if is_main() else (None, None)
+    path = broadcast(path)
+    if path is None:
+        return 0
+    if not is_main():
+        state = read_state(path, {"kept", "step"}) if path.is_file() else None
+    if state is None:
+        raise UserError(
+            f"{path}: is not there on every machine; let checkpoint.folder in params.yaml be a "
+            "folder that all of them share"
+        )
+    _set_state(kept, state)
+    if is_main():
+        say(f"{files.name}: goes on after step {state['step']}")
+    return state["step"]
+
+
+def _newest(files: Files) -> tuple[Path | None, dict[str, Any] | None]:
+    """The newest sound file and its state; newer ones are deleted."""
     for path in reversed(files.found()):
         state = files.taken(path)
         if state is not None:
-            _set_state(kept, state)
-            say(f"{files.name}: goes on after step {state['step']}")
-            return state["step"]
+            return path.absolute(), state
         path.unlink()
-    return 0
+    return None, None
 
 
 def _save(files: Files, kept: Mapping[str, Stateful], step: int) -> bool:
@@ -132,5 +174,5 @@ def _set_state(kept: Mapping[str, Stateful], state: Mapping[str, Any]) -> None:
             part.load_state_dict(value)
     first, *others = state["streams"]
     torch.set_rng_state(first)
-    if others:
-        torch.cuda.set_rng_state_all(others)
+    for device, stream in zip(range(torch.cuda.device_count()), others, strict=False):
+        torch.cuda.set_rng_state(stream, device)

@@ -15,6 +15,8 @@ from traceback import walk_tb
 
 from typer.exceptions import Abort, TyperException
 
+from hmdiff import launch
+
 # Imported for the commands that they add to the application.
 from hmdiff.cli import (  # noqa: F401
     check,
@@ -30,7 +32,7 @@ from hmdiff.cli import (  # noqa: F401
     verify,
 )
 from hmdiff.cli.app import app
-from hmdiff.errors import UserError
+from hmdiff.errors import Lost, UserError
 
 # A disk or a folder that a user can mend, as opposed to a bug.
 MENDABLE = {errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EDQUOT, errno.EPERM}
@@ -61,6 +63,13 @@ def _status() -> int | None:
         return _fail(f"{error.format_message().rstrip('.')}; see `hmdiff --help`")
     except Abort:
         return 130
+    except Lost as error:
+        if launch.STORE not in os.environ:
+            return _fail(str(error))
+        if launch.world()[0]:
+            # Shown where none of the others has told why.
+            _fail(f"{error}: {error.__cause__}")
+        return launch.LOST
     except UserError as error:
         # torch raises a worker's error again with the worker's traceback before it.
         return _fail(str(error).rsplit("UserError: ", 1)[-1])

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
+from hmdiff import launch
 from hmdiff.cli.app import PARAMS, ParamsFile, app, option
 
 ModelName = StrEnum("ModelName", ["smpl", "mano"])
@@ -29,16 +30,31 @@ Out = Annotated[Path, option("What the stage writes.")]
 
 
 def _run(stage: str, params: Path, **arguments: Any) -> None:
-    """Import one stage, run it on checked parameters and write down what it cost."""
+    """Import one stage, run it on checked parameters and write down what it cost.
+
+    Where ``compute.processes`` asks for several, this one starts them and they do that instead.
+    """
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    launch.end_with_parent()
     with _without_collection():
         from hmdiff.costs import address, recorded
         from hmdiff.params import load_params
 
         checked = load_params(params)
-        run = importlib.import_module(f"hmdiff.stages.{stage}").run
-    with recorded(address(stage, arguments)):
-        run(**arguments, params=checked)
+        processes = launch.wanted(stage, checked.compute.processes)
+        if not processes:
+            run = importlib.import_module(f"hmdiff.stages.{stage}").run
+    cost = recorded(address(stage, arguments)) if launch.records() else contextlib.nullcontext()
+    with cost:
+        if processes:
+            launch.launch(processes)
+        elif stage in launch.SHARING:
+            from hmdiff.distributed import joined
+
+            with joined(checked.compute.device):
+                run(**arguments, params=checked)
+        else:
+            run(**arguments, params=checked)
 
 
 @contextlib.contextmanager

@@ -13,6 +13,7 @@ import torch
 from hmdiff.bodies.model import BodyModel
 from hmdiff.checkpoints import UNSAVED, Checkpoints
 from hmdiff.datasets.prepared import PreparedFile
+from hmdiff.distributed import broadcast, process_count, process_number
 from hmdiff.errors import UserError
 from hmdiff.evaluation.calibration import spread_of
 from hmdiff.evaluation.protocols import Protocol, score, scored_joints
@@ -88,7 +89,8 @@ def recover_and_score(
     """Meshes of all rows of ``features``, compared with the truth in ``prepared``.
 
     ``checkpoints`` hold chunks that were scored before; ``how`` is handed to
-    :meth:`Predictor.predict`.
+    :meth:`Predictor.predict`. Several processes take chunks in turn and hand each other what
+    came out, so that their number changes nothing.
 
     Raises:
         UserError: ``features`` were not made from ``prepared``, its true meshes are not those of
@@ -105,29 +107,36 @@ def recover_and_score(
     f = predictor.regressor_f.cpu()
     columns: list[dict[str, Any]] = []  # of each chunk
     arrays: list[list[torch.Tensor]] = []
-
-    def chunks(first: int) -> Iterator[Features]:
-        for start in range(first * CHUNK, len(features), CHUNK):
-            yield features.select(range(start, min(start + CHUNK, len(features))))
-
     count = -(-len(features) // CHUNK)
-    kept = {"columns": columns, "arrays": arrays}
-    for _, part in checkpoints.steps(chunks, count, kept, "chunks"):
+
+    def scored(number: int) -> tuple[dict[str, Any], list[torch.Tensor]]:
+        chunk = range(number * CHUNK, min((number + 1) * CHUNK, len(features)))
+        part = features.select(chunk)
         rows = np.array([row_of[name] for name in part.sample_id])
         truth = prepared.meshes(rows, body) if protocol.needs_meshes else None
         prediction = predictor.predict(part, keep_chains=True, **how)
         table = score(protocol, prediction.full.numpy(), truth, joints[rows], regressor)
         numbers = {str(name): torch.tensor(table[name].to_numpy()) for name in table}
-        columns.append(
-            {
-                "sample_id": part.sample_id,
-                **numbers,
-                "active_steps": prediction.active_steps.double(),
-                "ratio": prediction.ratio.double(),
-            }
-        )
+        column = {
+            "sample_id": part.sample_id,
+            **numbers,
+            "active_steps": prediction.active_steps.double(),
+            "ratio": prediction.ratio.double(),
+        }
         spread = _joint_spread(protocol, (f @ prediction.chains).numpy(), joints[rows])
-        arrays.append([prediction.coarse, *map(torch.from_numpy, spread)])
+        return column, [prediction.coarse, *map(torch.from_numpy, spread)]
+
+    def results(first: int) -> Iterator[tuple[dict[str, Any], list[torch.Tensor]]]:
+        for start in range(first, count, process_count()):
+            mine = start + process_number()
+            own = scored(mine) if mine < count else None
+            for owner in range(min(process_count(), count - start)):
+                yield broadcast(own, owner)
+
+    kept = {"columns": columns, "arrays": arrays}
+    for _, (column, parts) in checkpoints.steps(results, count, kept, "chunks"):
+        columns.append(column)
+        arrays.append(parts)
     tables = [pd.DataFrame({name: np.asarray(v) for name, v in c.items()}) for c in columns]
     samples = pd.concat(tables, ignore_index=True).round(6)
     joined = (torch.cat(column).numpy() for column in zip(*arrays, strict=True))

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from hmdiff.distributed import Share, whole
 from hmdiff.kinds import Kind
 from hmdiff.params.models import AugmentationParams
 
@@ -19,14 +20,21 @@ def mirror_order(kind: Kind) -> list[int]:
     return [kind.joints.index(name) for name in names]
 
 
-def jitter_colour(images: Tensor, gain: float, offset: float, generator: torch.Generator) -> Tensor:
+def jitter_colour(
+    images: Tensor,
+    gain: float,
+    offset: float,
+    generator: torch.Generator,
+    share: Share | None = None,
+) -> Tensor:
     """Each channel of each image times U(1-gain, 1+gain) plus U(-offset, offset).
 
     The gain is METRO's per-channel noise. Images (B, 3, S, S) in 0..1; the result is clipped.
+    Here and below, ``share`` says which images of a batch they are; None: all.
     """
-    shape = (len(images), 3, 1, 1)
-    scale = 1 + gain * (2 * torch.rand(shape, generator=generator) - 1)
-    shift = offset * (2 * torch.rand(shape, generator=generator) - 1)
+    share = share or whole(len(images))
+    scale = 1 + gain * (2 * share.draw(torch.rand, 3, 1, 1, random=generator) - 1)
+    shift = offset * (2 * share.draw(torch.rand, 3, 1, 1, random=generator) - 1)
     return (images * scale.to(images.device) + shift.to(images.device)).clamp(0, 1)
 
 
@@ -37,6 +45,7 @@ def mirror(
     order: list[int],
     probability: float,
     generator: torch.Generator,
+    share: Share | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Mirror some of the images left to right, with their joints (x is negated, sides swap).
 
@@ -47,7 +56,8 @@ def mirror(
         order: of :func:`mirror_order`.
         probability: of each image to be mirrored.
     """
-    chosen = (torch.rand(len(images), generator=generator) < probability).to(images.device)
+    share = share or whole(len(images))
+    chosen = (share.draw(torch.rand, random=generator) < probability).to(images.device)
     flipped = joints[:, order] * joints.new_tensor([-1.0, 1.0, 1.0])
     return (
         torch.where(chosen[:, None, None, None], images.flip(-1), images),
@@ -57,17 +67,18 @@ def mirror(
 
 
 def draw_turn(
-    count: int, params: AugmentationParams, generator: torch.Generator
+    share: Share, params: AugmentationParams, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """Angles in radians and sides of the crop over its own side, (count,) each.
+    """Angles in radians and sides of the crop over its own side, (n,) each.
 
     METRO's: N(0, rotation) held within the limit, for ``rotation_share`` of the images, else 0;
     and N(1, scale) held within its own.
     """
     limit, reach = params.rotation_limit, params.scale_limit
-    degrees = (params.rotation * torch.randn(count, generator=generator)).clamp(-limit, limit)
-    turned = torch.rand(count, generator=generator) < params.rotation_share
-    sides = 1 + params.scale * torch.randn(count, generator=generator)
+    degrees = params.rotation * share.draw(torch.randn, random=generator)
+    degrees = degrees.clamp(-limit, limit)
+    turned = share.draw(torch.rand, random=generator) < params.rotation_share
+    sides = 1 + params.scale * share.draw(torch.randn, random=generator)
     angles = torch.where(turned, degrees * math.pi / 180, 0.0)
     return angles, sides.clamp(1 - reach, 1 + reach)
 
@@ -99,10 +110,14 @@ def turn_points(points: Tensor, angles: Tensor) -> Tensor:
 
 
 def turn(
-    images: Tensor, points: Tensor, params: AugmentationParams, generator: torch.Generator
+    images: Tensor,
+    points: Tensor,
+    params: AugmentationParams,
+    generator: torch.Generator,
+    share: Share | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Turn and rescale images (B, 3, S, S) in 0..1, and turn their points (B, n, 3)."""
     if not (params.rotation or params.scale):
         return images, points
-    angles, sides = draw_turn(len(images), params, generator)
+    angles, sides = draw_turn(share or whole(len(images)), params, generator)
     return turn_images(images, angles, sides), turn_points(points, angles)

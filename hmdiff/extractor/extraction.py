@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from hmdiff.compute import generator
+from hmdiff.distributed import whole
 from hmdiff.extractor.augmentation import draw_turn, jitter_colour, turn_images
 from hmdiff.extractor.model import Extractor, image_feature
 from hmdiff.params.models import AugmentationParams
@@ -65,6 +66,6 @@ def changed_copies(
         jitter_colour(image[None], params.colour_gain, params.colour_offset, random)
         for image, random in zip(images, generators, strict=True)
     ]
-    turns = [draw_turn(1, params, random) for random in generators]
+    turns = [draw_turn(whole(1), params, random) for random in generators]
     angles, sides = (torch.cat(column) for column in zip(*turns, strict=True))
     return turn_images(torch.cat(coloured), angles, sides), angles

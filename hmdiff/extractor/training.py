@@ -16,8 +16,20 @@ from hmdiff.batches import row_weights, sample_batches
 from hmdiff.checkpoints import UNSAVED, Checkpoints
 from hmdiff.compute import autocast, generator
 from hmdiff.datasets.prepared import PreparedFile, PreparedImages
+from hmdiff.distributed import (
+    Share,
+    gathered,
+    own_share,
+    process_count,
+    process_number,
+    require_rows,
+    sum_gradients,
+    summed,
+    take_main_weights,
+)
 from hmdiff.errors import UserError
 from hmdiff.extractor.augmentation import jitter_colour, mirror, mirror_order, turn
+from hmdiff.extractor.batchnorm import shared_statistics
 from hmdiff.extractor.heatmaps import heatmap_loss
 from hmdiff.extractor.model import Extractor, unit_range
 from hmdiff.params.models import ExtractorParams
@@ -88,12 +100,17 @@ def train_extractor(
     AdamW, warm-up and cosine, gradient norm clipped; ``settings.validations`` evenly spaced
     validations, the last one after the last step. The order of the images and their augmentation
     depend on ``seed`` alone. With ``settings.micro_batch`` the gradients are those of the whole
-    batch but for BatchNorm, whose statistics are then those of each part.
+    batch but for BatchNorm, whose statistics are then those of each part. Several processes decode
+    and compute their share of each part, with the statistics of all of it.
 
     Raises:
-        UserError: the loss is not finite; the line names the step and the images.
+        UserError: the loss is not finite; the line names the step and the images. There are more
+            processes than images in a part.
     """
+    part = settings.micro_batch or settings.batch
+    require_rows(part, "extractor batch, micro_batch")
     extractor.to(device, memory_format=torch.channels_last).train()
+    take_main_weights(extractor)
     optimiser = torch.optim.AdamW(
         extractor.parameters(),
         weight_decay=settings.weight_decay,
@@ -106,8 +123,10 @@ def train_extractor(
         for rows in sample_batches(train.weights, steps * settings.batch, settings.batch, order):
             yield rows.tolist()
 
+    share = own_share(settings.batch, part)
+
     def loader(first: int) -> DataLoader:
-        batches = islice(plan(), first, None)
+        batches = ([rows[i] for i in share.rows] for rows in islice(plan(), first, None))
         # A generator of its own: a loader that starts anew must not move torch's.
         own = torch.Generator()
         return DataLoader(train.images, batch_sampler=batches, num_workers=workers, generator=own)
@@ -123,7 +142,7 @@ def train_extractor(
         for group in optimiser.param_groups:
             group["lr"] = rate
         optimiser.zero_grad(set_to_none=True)
-        loss = _backward(extractor, batch, settings, noise, device, precision)
+        loss = _backward(extractor, batch, share, settings, noise, device, precision)
         if not math.isfinite(loss):
             rows = next(islice(plan(), step, None))
             names = ", ".join(train.names[row] for row in rows[:8])
@@ -131,6 +150,7 @@ def train_extractor(
                 f"params.yaml: extractor learning_rate: the loss is not finite at step {step} "
                 f"(images {names}, ...); lower it, or look at these images"
             )
+        sum_gradients(extractor)
         nn.utils.clip_grad_norm_(extractor.parameters(), settings.clip)
         optimiser.step()
         losses.append(loss)
@@ -157,45 +177,55 @@ def _placed(batch: Batch, device: torch.device) -> Batch:
 def _backward(
     extractor: Extractor,
     batch: Batch,
+    share: Share,
     settings: ExtractorParams,
     noise: torch.Generator,
     device: torch.device,
     precision: str,
 ) -> float:
-    """Add the gradients of one augmented batch, part by part; return its loss."""
+    """Add the gradients of a share of an augmented batch, part by part; return its loss."""
     changes = settings.augmentation
     images, joints, valid = _placed(batch, device)
-    images = jitter_colour(images, changes.colour_gain, changes.colour_offset, noise)
+    images = jitter_colour(images, changes.colour_gain, changes.colour_offset, noise, share)
     images, joints, valid = mirror(
-        images, joints, valid, mirror_order(extractor.kind), changes.mirror, noise
+        images, joints, valid, mirror_order(extractor.kind), changes.mirror, noise, share
     )
-    images, joints = turn(images, joints, changes, noise)
+    images, joints = turn(images, joints, changes, noise, share)
     total = 0.0
-    size = settings.micro_batch or len(images)
-    for part in zip(images.split(size), joints.split(size), valid.split(size), strict=True):
-        with autocast(device, precision):
+    known = summed(valid.sum())
+    size = settings.micro_batch or share.count
+    sizes = [len(own_share(size).rows)] * (share.count // size)
+    for part in zip(images.split(sizes), joints.split(sizes), valid.split(sizes), strict=True):
+        with autocast(device, precision), shared_statistics():
             _, xy, z = extractor(part[0])
         loss = heatmap_loss(
             xy, z, *part[1:], extractor.grid, settings.target_sigma, settings.l1_weight
         )
         # Each part's loss is a mean over its own valid joints.
-        share = loss * (part[2].sum() / valid.sum().clamp(min=1))
-        share.backward()
-        total += share.item()
-    return total
+        loss = loss * (part[2].sum() / known.clamp(min=1))
+        loss.backward()
+        total += loss.item()
+    return summed(torch.tensor(total, dtype=torch.float64)).item()
 
 
 @torch.no_grad()
 def validate(
     extractor: Extractor, pool: Pool, batch: int, device: torch.device, precision: str
 ) -> float:
-    """MPJPE of U's mean in millimetres: over an image's valid joints, then over images."""
+    """MPJPE of U's mean in millimetres: over an image's valid joints, then over images.
+
+    Several processes take batches in turn.
+    """
     extractor.eval()
+    batches = list(torch.arange(len(pool)).split(batch))
+    mine = [rows.tolist() for rows in batches[process_number() :: process_count()]]
     errors = [
-        _joint_errors(extractor, rows, device, precision)
-        for rows in DataLoader(pool.images, batch_size=batch)
+        _joint_errors(extractor, rows, device, precision).cpu()
+        for rows in DataLoader(pool.images, batch_sampler=mine)
     ]
-    return torch.cat(errors).mean().item() * 1000
+    every = gathered(errors)
+    in_turn = [every[i % len(every)][i // len(every)] for i in range(len(batches))]
+    return torch.cat(in_turn).mean().item() * 1000
 
 
 def _joint_errors(

@@ -16,6 +16,7 @@ class Compute(Section):
     precision: Literal["auto", "bf16", "fp32"]
     threads: Count
     threads_alone: Count
+    processes: Count
     workers: Whole
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from hmdiff.checkpoints import checkpoints
+from hmdiff.distributed import is_main
 from hmdiff.evaluation.bootstrap import SEED, figures
 from hmdiff.evaluation.inputs import Inputs, opened
 from hmdiff.evaluation.items import find_evaluation, protocol_of
@@ -84,6 +85,8 @@ def run(
             kept = stack.enter_context(checkpoints(label, seeded, settings, list(files.values())))
             runs.append(inputs.recover(kept, **how))
             facts = facts or _facts(inputs, how)  # of the first one
+        if not is_main():
+            return
         samples = _joined([run.samples for run in runs], params.seed)
         summary = {
             "evaluation": evaluation,

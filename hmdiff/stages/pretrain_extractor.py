@@ -9,6 +9,7 @@ from hmdiff.batches import mixture_files
 from hmdiff.checkpoints import checkpoints
 from hmdiff.compute import resolve_device, resolve_precision, use_threads
 from hmdiff.datasets.prepared import PreparedFile
+from hmdiff.distributed import is_main
 from hmdiff.errors import UserError
 from hmdiff.extractor.model import WEIGHTS, Architecture, Extractor, save_extractor
 from hmdiff.extractor.training import split_pool, train_extractor
@@ -66,6 +67,8 @@ def run(kind: str, prepared: Path, out: Path, params: Params) -> None:
             workers=params.compute.workers,
             checkpoints=kept,
         )
+        if not is_main():
+            return
         with atomic_directory(out) as folder:
             save_extractor(extractor, folder, facts)
             with open(folder / "curve.csv", "w", newline="", encoding="utf-8") as file:

@@ -19,6 +19,7 @@ from hmdiff.compute import generator, resolve_device, resolve_precision, use_thr
 from hmdiff.diffusion.denoiser import adjacency_mask
 from hmdiff.diffusion.model import MeshDiffusion, build_model, needs_mask
 from hmdiff.diffusion.upsample import Upsampler
+from hmdiff.distributed import is_main
 from hmdiff.extractor.features import FeatureFiles
 from hmdiff.files import atomic_directory
 from hmdiff.params import Params
@@ -76,6 +77,8 @@ def run(
                 )
             )  # fmt: skip
             trained.append(_run(plan, features, sampling, body, prepared, seeded, kept))
+        if not is_main():
+            return
         with atomic_directory(out) as folder:
             for number, (model, curve) in enumerate(trained):
                 _write(model, curve, repeat_folder(folder, number))

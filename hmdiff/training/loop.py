@@ -1,13 +1,16 @@
 """The one training loop, for diffusion and direct models alike.
 
-Plain torch on one device: g is small, and experiments run side by side as processes, which fills
-several cores or GPUs better than splitting one of them would.
+Plain torch. g is small, and experiments that run side by side fill several cores or GPUs better
+than one that is split; where several processes share one (hmdiff/distributed.py), each computes its
+rows of every batch, and gradients are added up. A wrapper of the model, such as torch's DDP, would
+hide the parts of g that the objective calls one by one.
 """
 
 from __future__ import annotations
 
 import copy
 import math
+from functools import partial
 from itertools import islice
 
 import torch
@@ -17,6 +20,16 @@ from hmdiff.batches import sample_batches
 from hmdiff.checkpoints import UNSAVED, Checkpoints
 from hmdiff.compute import generator
 from hmdiff.diffusion.model import MeshDiffusion
+from hmdiff.distributed import (
+    Share,
+    gathered,
+    greatest,
+    own_share,
+    require_rows,
+    sum_gradients,
+    summed,
+    take_main_weights,
+)
 from hmdiff.errors import UserError
 from hmdiff.extractor.features import FeatureFiles, Features
 from hmdiff.params.models import TrainingParams
@@ -61,12 +74,16 @@ def train(
         name: the experiment, for messages.
         checkpoints: snapshots to go on from, and where to write others.
 
-    The curve has the mean of every loss term since its last row, and the samples seen.
+    The curve has the mean of every loss term since its last row, and the samples seen. Several
+    processes give all of them the same model and curve.
 
     Raises:
-        UserError: the loss is no longer finite; the line names step and samples.
+        UserError: the loss is no longer finite; the line names step and samples. There are more
+            processes than samples in a batch.
     """
+    require_rows(params.batch, "training.batch")
     model = model.to(device).train()
+    take_main_weights(model)
     average = copy.deepcopy(model)
     objective = Objective(model, regressor.to(device), faces.to(device), params, precision)
     optimiser = AdamW(model.parameters(), weight_decay=params.weight_decay)
@@ -84,19 +101,24 @@ def train(
         rate = learning_rate(step, steps, warmup, params.learning_rate)
         for group in optimiser.param_groups:
             group["lr"] = rate
-        shares, means = objective(_batch(features, indices, model, random, device))
-        if not shares.isfinite().all():
-            wrong = [features.sample_id[i] for i in indices[~shares.isfinite().cpu()]]
+        share = own_share(len(indices))
+        batch = _batch(features, indices, share, model, random, device)
+        shares, means = objective(batch, summed(objective.counts(batch)))
+        wrong = [features.sample_id[i] for i in indices[share.rows][~shares.isfinite().cpu()]]
+        if greatest(len(wrong)):
+            wrong = [name for part in gathered(wrong) for name in part]
             raise UserError(
                 f"train@{name}: the loss is not finite at step {step} for {len(wrong)} samples "
                 f"({', '.join(wrong[:3])}); lower training.learning_rate or check their features"
             )
         optimiser.zero_grad()
         shares.sum().backward()
+        sum_gradients(model)
         nn.utils.clip_grad_norm_(model.parameters(), params.clip)
         optimiser.step()
         update_average(average, model, step, params.ema)
-        since.append(means)
+        terms = summed(torch.stack([*means.values()]))
+        since.append(dict(zip(means, terms, strict=True)))
         if (step + 1) * CURVE_POINTS // steps > step * CURVE_POINTS // steps:
             row = {key: sum(float(m[key]) for m in since) / len(since) for key in means}
             seen = min((step + 1) * params.batch, params.samples)
@@ -108,11 +130,15 @@ def train(
 def _batch(
     features: Features | FeatureFiles,
     indices: Tensor,
+    share: Share,
     model: MeshDiffusion,
     random: torch.Generator,
     device: torch.device,
 ) -> Batch:
-    rows = features.select(indices)
+    """A ``share`` of the rows ``indices``."""
+    rows = features.select(indices[share.rows])
+    k = share.draw(partial(torch.randint, 1, model.schedule.steps + 1), random=random)
+    z = share.draw(torch.randn, *rows.coarse.shape[1:], random=random)
     return Batch(
         image_feature=rows.image_feature.to(device),
         draws=rows.draws.to(device),
@@ -121,6 +147,6 @@ def _batch(
         joints=rows.joints.to(device),
         valid_mesh=rows.valid_mesh.to(device),
         valid_joints=rows.valid_joints.to(device),
-        k=torch.randint(1, model.schedule.steps + 1, (len(rows),), generator=random).to(device),
-        z=torch.randn(rows.coarse.shape, generator=random).to(device),
+        k=k.to(device),
+        z=z.to(device),
     )

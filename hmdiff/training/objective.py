@@ -78,12 +78,24 @@ class Objective:
         target = form.target(h_0[:, None], h_k, k)
         return h0_hat[:, 0], diffusion_loss(output, target), form.mesh_weight(k)
 
-    def __call__(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+    @staticmethod
+    def counts(batch: Batch) -> Tensor:
+        """How many samples have a mesh, and how many have joints, (2,)."""
+        return torch.stack([batch.valid_mesh.sum(), batch.valid_joints.any(1).sum()])
+
+    def __call__(
+        self, batch: Batch, counts: Tensor | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """The total loss of each sample's share (B,), and the batch mean of every term.
 
         The shares add up to L_total; a term's mean runs over the samples that have its truth.
+
+        Args:
+            counts: of the batch of which this one is a part; the shares and the means of its parts
+                add up to its own. None: this one is whole.
         """
         scale, has_mesh = self.model.scale, batch.valid_mesh
+        with_mesh, with_joints = (self.counts(batch) if counts is None else counts).clamp_min(1)
         mean = self.model.parametrisation.mean
         h_0 = torch.where(has_mesh[:, None, None], batch.coarse * scale, mean)
         shift = self.model.shift(batch.centre)
@@ -96,16 +108,16 @@ class Objective:
         pose = torch.einsum("jv,bvc->bjc", self.regressor, h0_hat)  # f(h^_0)
         joint = joint_loss(pose, batch.joints * scale, batch.valid_joints)
         terms = {
-            "diff": (difference, has_mesh),
-            "v": (mesh_weight * vertex_loss(h0_hat, h_0), has_mesh),
-            "j": (mesh_weight * joint, batch.valid_joints.any(1)),
-            "n": (mesh_weight * normal, has_mesh),
-            "e": (mesh_weight * edge, has_mesh),
+            "diff": (difference, has_mesh, with_mesh),
+            "v": (mesh_weight * vertex_loss(h0_hat, h_0), has_mesh, with_mesh),
+            "j": (mesh_weight * joint, batch.valid_joints.any(1), with_joints),
+            "n": (mesh_weight * normal, has_mesh, with_mesh),
+            "e": (mesh_weight * edge, has_mesh, with_mesh),
         }
         shares = torch.zeros_like(difference)
         means = {}
-        for name, (values, mask) in terms.items():
-            share = torch.where(mask, values, 0.0) / mask.sum().clamp_min(1)
+        for name, (values, mask, count) in terms.items():
+            share = torch.where(mask, values, 0.0) / count
             means[name] = share.sum().detach()
             shares = shares + self.weights[name] * share
         return shares, means
