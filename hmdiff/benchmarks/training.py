@@ -14,10 +14,10 @@ from hmdiff.benchmarks.timing import interleaved, rates, speed_up
 from hmdiff.compute import generator
 from hmdiff.diffusion.model import MeshDiffusion
 from hmdiff.extractor.features import Features
+from hmdiff.optimiser import AdamW
 from hmdiff.params.models import TrainingParams
 from hmdiff.training.loop import update_average
 from hmdiff.training.objective import Batch, Objective
-from hmdiff.training.optimiser import AdamW
 
 
 def make_batch(rows: Features, model: MeshDiffusion, seed: int = 0) -> Batch:

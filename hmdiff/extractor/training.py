@@ -20,6 +20,7 @@ from hmdiff.errors import UserError
 from hmdiff.extractor.augmentation import jitter_colour, mirror, mirror_order, turn
 from hmdiff.extractor.heatmaps import heatmap_loss
 from hmdiff.extractor.model import Extractor, unit_range
+from hmdiff.optimiser import AdamW
 from hmdiff.params.models import ExtractorParams
 
 Batch = tuple[Tensor, Tensor, Tensor]  # images uint8 (B, 3, S, S), joints (B, J, 3), valid (B, J)
@@ -94,7 +95,7 @@ def train_extractor(
         UserError: the loss is not finite; the line names the step and the images.
     """
     extractor.to(device, memory_format=torch.channels_last).train()
-    optimiser = torch.optim.AdamW(
+    optimiser = AdamW(
         extractor.parameters(),
         weight_decay=settings.weight_decay,
         fused=device.type in ("cpu", "cuda"),  # not every device has it
