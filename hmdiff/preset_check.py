@@ -150,6 +150,7 @@ def _run(stage: str, command: str, work: Path) -> Passed:
             _, status, usage = os.wait4(process.pid, 0)
         except BaseException:
             process.kill()
+            process.wait()  # else it would go on to write where its folder is deleted
             raise
     lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines() or [""]
     if status:

@@ -65,7 +65,7 @@ ATTRIBUTES = (
 
 
 @st.composite
-def _changed_hdf5(draw, whole: bytes, outside: Path) -> bytes:
+def _changed_hdf5(draw, whole: bytes, outside: Path) -> bytearray:
     stream = io.BytesIO(whole)
     with h5py.File(stream, "r+") as file:
         names, attributes = sorted(file), sorted(file.attrs)
@@ -73,10 +73,10 @@ def _changed_hdf5(draw, whole: bytes, outside: Path) -> bytes:
             _replace(file, name, draw(st.sampled_from(HOW)), outside)
         if draw(st.booleans()):
             file.attrs[draw(st.sampled_from(attributes))] = draw(st.sampled_from(ATTRIBUTES))
-    return stream.getvalue()
+    return bytearray(stream.getvalue())  # as in damaged_bytes
 
 
-def _damaged_hdf5(path: Path) -> st.SearchStrategy[bytes]:
+def _damaged_hdf5(path: Path) -> st.SearchStrategy[bytearray]:
     """Other things in the places of data sets and attributes, or damage to the bytes."""
     outside = path.parent / "outside.h5"
     with h5py.File(outside, "w") as file:

@@ -46,7 +46,7 @@ TOUCHED = (
 class Target:
     """Valid files, how each is damaged, and what reads them: it succeeds or raises a UserError."""
 
-    damaged: Mapping[Path, st.SearchStrategy[bytes]]
+    damaged: Mapping[Path, st.SearchStrategy[bytes | bytearray]]
     read: Callable[[], Any]
 
 

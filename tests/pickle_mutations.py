@@ -68,7 +68,7 @@ SNIPPETS = (
 
 
 @st.composite
-def _changed_program(draw, data: bytes) -> bytes:
+def _changed_program(draw, data: bytes) -> bytearray:
     """The pickle ``data`` with operations put in, taken out or doubled."""
     starts = [position for _, _, position in pickletools.genops(data)]
     parts = [data[a:b] for a, b in zip(starts, [*starts[1:], len(data)], strict=True)]
@@ -80,11 +80,11 @@ def _changed_program(draw, data: bytes) -> bytes:
             parts.insert(at, parts[draw(PLACES) % len(parts)])
         else:
             parts.insert(at, SNIPPETS[draw(st.integers(0, len(SNIPPETS) - 1))])
-    return b"".join(parts)
+    return bytearray().join(parts)  # as in damaged_bytes
 
 
 @st.composite
-def _changed_values(draw, content: dict) -> bytes:
+def _changed_values(draw, content: dict) -> bytearray:
     """A pickle of ``content`` with values or parts of them replaced."""
     content = dict(content)
     for _ in range(draw(st.integers(1, 2))):
@@ -104,10 +104,10 @@ def _changed_values(draw, content: dict) -> bytes:
             content[key] = new
         else:
             content[key] = value
-    return pickle.dumps(content, protocol=draw(st.integers(0, 4)))
+    return bytearray(pickle.dumps(content, protocol=draw(st.integers(0, 4))))
 
 
-def damaged_pickle(data: bytes) -> st.SearchStrategy[bytes]:
+def damaged_pickle(data: bytes) -> st.SearchStrategy[bytearray]:
     """Of a pickle of a dictionary, one that is damaged in any of three ways."""
     content = pickle.loads(data)
     return st.one_of(damaged_bytes(data), _changed_program(data), _changed_values(content))

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
+import subprocess
+import sys
+import tempfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from engines import copy_project, ran_by_snakemake, run, snakemake
 
-from hmdiff import preset_check
+from hmdiff import cli, preset_check
 from hmdiff.errors import UserError
 from hmdiff.params import load_params
 from hmdiff.preset_check import check_preset, shrink
@@ -117,3 +123,36 @@ def test_a_dry_run_of_the_paper_lists_every_stage_and_says_what_is_missing(tmp_p
         assert f"{name}: missing: " in output
     assert {f"finetune@{name}" for name in params.finetunes} <= jobs
     assert {f"table{number}" for number in range(1, 7)} <= jobs
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_rehearsal_that_is_asked_to_stop_leaves_neither_a_folder_nor_a_process(
+    tmp_path, monkeypatch, number
+):
+    started = []
+
+    def start(command, **options):
+        started.append(subprocess.Popen(["sleep", "600"]))
+        return started[0]
+
+    def wait(*_):
+        os.kill(os.getpid(), number)
+
+    def check(preset, project, folder, *_):
+        (folder / "logs").mkdir()
+        preset_check._run("toy", "hmdiff toy", folder)
+
+    monkeypatch.setattr(preset_check, "subprocess", SimpleNamespace(Popen=start, STDOUT=None))
+    monkeypatch.setattr(preset_check.os, "wait4", wait)
+    monkeypatch.setattr(preset_check, "check_preset", check)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(sys, "argv", ["hmdiff", "check", "smoke"])
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        with pytest.raises((SystemExit, KeyboardInterrupt)) as ended:
+            cli.main()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert number == signal.SIGINT or ended.value.code == 143
+    assert list(tmp_path.iterdir()) == []
+    assert started[0].poll() is not None

@@ -127,6 +127,30 @@ def test_what_is_recorded_already_is_not_recorded_again(store, tmp_path, monkeyp
     assert len(names) == before + 2 and {"parent", "new"} <= set(names) and "again" not in names
 
 
+def test_a_table_that_is_run_again_is_recorded_once_unless_something_of_it_differs(
+    store, tmp_path, monkeypatch
+):
+    """As where it was killed after it had recorded itself, and before DVC had its outputs."""
+    folder, _ = store
+    shutil.copy(folder / "mlflow.db", tmp_path / "mlflow.db")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    from mlflow import MlflowClient
+
+    client = MlflowClient(tracking_uri=f"sqlite:///{tmp_path}/mlflow.db")
+    file = tmp_path / "table.csv"
+
+    def runs(text: str, error: float) -> int:
+        """How many there are when a table has recorded itself."""
+        file.write_text(text)
+        row = Run("row", {"steps": 40}, {"MPVE": error, "nothing": float("nan")})
+        assert log_run("table9", Run("table", artifacts=[file], children=[row]))
+        found = client.get_experiment_by_name("table9")
+        return len(client.search_runs([found.experiment_id]))
+
+    assert [runs("a", 1.5), runs("a", 1.5)] == [2, 2]
+    assert [runs("a", 1.25), runs("b", 1.25), runs("a", 1.5)] == [4, 6, 6]
+
+
 def test_a_run_that_was_killed_over_its_recording_does_not_go_on_for_ever(
     store, tmp_path, monkeypatch
 ):

@@ -61,8 +61,10 @@ def address(tmp_path_factory) -> str:
         "--artifacts-destination", "./files",
     ]  # fmt: skip
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    # Else it starts nine processes more, for jobs of language models.
+    settings = {"PATH": path, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     process = subprocess.Popen(
-        command, cwd=folder, env=os.environ | {"PATH": path},
+        command, cwd=folder, env=os.environ | settings,
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     try:

@@ -6,12 +6,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
 
 from hmdiff.benchmarks import reference
 from hmdiff.benchmarks.timing import PEAK_SIZE, interleaved, matrix_peak, rates, speed_up
 from hmdiff.diffusion.noise import ChainNoise
 from hmdiff.extractor.features import Features
+from hmdiff.flop import FlopCounterMode
 from hmdiff.inference import Predictor, Run, given
 from hmdiff.machine import record
 from hmdiff.params.runs import ReverseParams

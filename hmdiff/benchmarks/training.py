@@ -21,10 +21,10 @@ from hmdiff.benchmarks.timing import interleaved, rates, speed_up
 from hmdiff.compute import generator, use_threads
 from hmdiff.diffusion.model import MeshDiffusion
 from hmdiff.extractor.features import Features
+from hmdiff.optimiser import AdamW
 from hmdiff.params.models import TrainingParams
 from hmdiff.training.loop import update_average
 from hmdiff.training.objective import Batch, Objective
-from hmdiff.training.optimiser import AdamW
 
 BESIDE = 2  # trainings, one a core of the machines that this is made for
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import signal
+import sys
 import tempfile
 from enum import StrEnum
 from pathlib import Path
@@ -38,8 +40,14 @@ def check(
     typer.echo(
         f"{preset} on {device} in {kind}: time, peak of main memory, last line of each stage"
     )
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     folder = work or Path(tempfile.mkdtemp(prefix="hmdiff-check-"))
-    check_preset(preset, Path.cwd(), folder, kind, report)  # what fails leaves its logs
-    if work is None:
-        shutil.rmtree(folder)
+    try:
+        check_preset(preset, Path.cwd(), folder, kind, report)
+    except Exception:
+        work = folder  # what fails leaves its logs
+        raise
+    finally:
+        if work is None:
+            shutil.rmtree(folder)
     typer.echo(f"{preset}: every training ran two steps, and one evaluation went through")

@@ -57,8 +57,8 @@ class Inputs:
     def flop(self, **how: Any) -> int:
         """Floating-point operations of the network's matrix products for one image, forward and
         backward, counted while it is recovered; the upsampling layers' are in it."""
-        # Imported here: half a second, for the stage that counts.
-        from torch.utils.flop_counter import FlopCounterMode
+        # Imported here, for the stage that counts.
+        from hmdiff.flop import FlopCounterMode
 
         with FlopCounterMode(display=False) as counter:
             self.predictor.predict(

@@ -17,7 +17,7 @@ from hmdiff.distributed import broadcast, process_count, process_number
 from hmdiff.errors import UserError
 from hmdiff.evaluation.calibration import spread_of
 from hmdiff.evaluation.protocols import Protocol, score, scored_joints
-from hmdiff.extractor.features import FeatureFiles, Features, spaced
+from hmdiff.extractor.features import FeatureFiles, spaced
 from hmdiff.inference import Predictor
 
 CHUNK = 64  # images whose full meshes are held at once; no result depends on it

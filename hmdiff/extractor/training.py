@@ -32,6 +32,7 @@ from hmdiff.extractor.augmentation import jitter_colour, mirror, mirror_order, t
 from hmdiff.extractor.batchnorm import shared_statistics
 from hmdiff.extractor.heatmaps import heatmap_loss
 from hmdiff.extractor.model import Extractor, unit_range
+from hmdiff.optimiser import AdamW
 from hmdiff.params.models import ExtractorParams
 
 Batch = tuple[Tensor, Tensor, Tensor]  # images uint8 (B, 3, S, S), joints (B, J, 3), valid (B, J)
@@ -111,7 +112,7 @@ def train_extractor(
     require_rows(part, "extractor batch, micro_batch")
     extractor.to(device, memory_format=torch.channels_last).train()
     take_main_weights(extractor)
-    optimiser = torch.optim.AdamW(
+    optimiser = AdamW(
         extractor.parameters(),
         weight_decay=settings.weight_decay,
         fused=device.type in ("cpu", "cuda"),  # not every device has it

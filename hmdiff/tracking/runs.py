@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hmdiff.files import sha256
 from hmdiff.tracking.store import NOTE, attempted, close_dead_runs, experiment_id, text
 
 if TYPE_CHECKING:
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from mlflow.entities import DatasetInput, RunInfo
 
 PARENT = "mlflow.parentRunId"
+RECORD = "record_sha256"  # the tag by which a record as a whole, its files too, is known
 _BATCH = 1000  # metrics that every store takes at once
 
 
@@ -70,8 +73,9 @@ class Run:
 def log_run(experiment: str, run: Run, about: str = "") -> bool:
     """Record ``run`` and its children under ``experiment``; True if all of it was recorded.
 
-    ``about`` becomes the description of a new experiment. Whatever goes wrong is one warning line
-    on stderr. Several processes may log at once.
+    ``about`` becomes the description of a new experiment. What the experiment has already, to the
+    last figure and file, is not recorded again: a stage may have been killed after it was. Whatever
+    goes wrong is one warning line on stderr. Several processes may log at once.
     """
     return attempted(run.name, lambda client: _record(client, experiment, run, about))
 
@@ -90,9 +94,21 @@ def dotted(prefix: str, value: Any) -> Iterator[tuple[str, Any]]:
 def _record(client: MlflowClient, experiment: str, run: Run, about: str) -> None:
     within = experiment_id(client, experiment, about)
     close_dead_runs(client, within)
+    digest = _digest(run)
+    # Its own run ends last: where that is FINISHED, so are the children.
+    if client.search_runs([within], f"tags.{RECORD} = '{digest}' AND status = 'FINISHED'"):
+        return
+    run = replace(run, tags={**run.tags, RECORD: digest})
     children = [left for child in run.children if (left := _left(client, within, child))]
     if children or not run.children:
         _log(client, within, replace(run, children=children), None)
+
+
+def _digest(run: Run) -> str:
+    """Of all that would be written of ``run``, its children and their files."""
+    files = [sha256(path) for one in (run, *run.children) for path in one.artifacts]
+    whole = json.dumps([asdict(run), files], sort_keys=True, default=str)
+    return hashlib.sha256(whole.encode()).hexdigest()
 
 
 def _left(client: MlflowClient, experiment_id: str, run: Run) -> Run | None:

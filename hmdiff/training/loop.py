@@ -32,9 +32,9 @@ from hmdiff.distributed import (
 )
 from hmdiff.errors import UserError
 from hmdiff.extractor.features import FeatureFiles, Features
+from hmdiff.optimiser import AdamW
 from hmdiff.params.models import TrainingParams
 from hmdiff.training.objective import Batch, Objective
-from hmdiff.training.optimiser import AdamW
 
 CURVE_POINTS = 40  # rows of curve.csv
 

@@ -9,10 +9,10 @@ from torch import Tensor
 from hmdiff.batches import sample_batches
 from hmdiff.compute import generator
 from hmdiff.diffusion.upsample import Upsampler
+from hmdiff.optimiser import Adam
 from hmdiff.params.models import TrainingParams
 from hmdiff.training.loop import learning_rate
 from hmdiff.training.losses import vertex_loss
-from hmdiff.training.optimiser import Adam
 
 
 def downsample(down: sparse.csr_matrix, meshes: Tensor) -> Tensor:
