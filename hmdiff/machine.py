@@ -40,9 +40,19 @@ def record(
 
 def describe(out: Path, records: Sequence[dict[str, Any]], **facts: Any) -> None:
     """Print ``records`` and write them, with ``facts``, to ``out`` (JSON) and a CSV beside it."""
+    show(records)
+    keep(out, records, **facts)
+
+
+def show(records: Sequence[dict[str, Any]]) -> None:
+    """Print ``records``, a line each."""
     for row in records:
         spread = f"  [{row['low']:.4g}, {row['high']:.4g}]" if row["n"] > 1 else ""
-        print(f"{row['name']:36} {row['value']:10.4g} {row['unit']}{spread}")
+        print(f"{row['name']:36} {row['value']:10.4g} {row['unit']}{spread}", flush=True)
+
+
+def keep(out: Path, records: Sequence[dict[str, Any]], **facts: Any) -> None:
+    """Write ``records`` with ``facts`` to ``out`` (JSON), and a CSV beside it."""
     write_json(out, {**facts, "records": list(records)})
     with (
         atomic_file(out.with_suffix(".csv")) as temporary,

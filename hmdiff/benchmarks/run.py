@@ -22,7 +22,7 @@ from hmdiff.evaluation.selection import read_selected
 from hmdiff.extractor.features import FeatureFiles, Features
 from hmdiff.extractor.model import Architecture, Extractor, load_extractor
 from hmdiff.inference import Predictor
-from hmdiff.machine import describe
+from hmdiff.machine import keep, show
 from hmdiff.params import Params
 from hmdiff.stages.speed import METHOD, contestants, interleaved
 
@@ -97,13 +97,21 @@ def run(out: Path, params: Params, subjects: Collection[str], sizes: Sizes) -> N
         UserError: the pipeline has not made what is needed yet.
     """
     project = Project(params)
-    found = []
+    facts = {
+        "preset": params.preset,
+        "device": str(project.device),
+        "threads": params.compute.threads_alone,
+        "precision": project.precision,
+    }
+    found: list[dict[str, Any]] = []
     for subject in subjects:
         use_threads(params.compute.threads_alone)  # the stages that a subject runs take fewer
-        found += SUBJECTS[subject](project, sizes)
-    facts = {"threads": params.compute.threads_alone, "precision": project.precision}
-    describe(out, found, preset=params.preset, **facts)
-    draw(found, out.with_suffix(".svg"))
+        new = SUBJECTS[subject](project, sizes)
+        show(new)
+        found += new
+        # A later subject that breaks off takes nothing with it.
+        keep(out, found, **facts)
+        draw(found, out.with_suffix(".svg"))
 
 
 def _frames(project: Project, sizes: Sizes) -> list[dict[str, Any]]:
