@@ -29,10 +29,16 @@ def environment() -> dict[str, str]:
     return {**kept, **quiet, "NO_COLOR": "1"}
 
 
-def run(folder: Path, *command: str, check: bool = True, timeout: float = 1200) -> str:
+def run(
+    folder: Path,
+    *command: str,
+    check: bool = True,
+    timeout: float = 1200,
+    env: dict[str, str] | None = None,
+) -> str:
     """Run a command in ``folder``; its output, or an assertion that shows it."""
     done = subprocess.run(
-        command, cwd=folder, env=environment(), text=True, timeout=timeout,
+        command, cwd=folder, env=env or environment(), text=True, timeout=timeout,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False,
     )  # fmt: skip
     assert not check or done.returncode == 0, f"{' '.join(command)}:\n{done.stdout[-6000:]}"
