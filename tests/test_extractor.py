@@ -24,6 +24,7 @@ from hmdiff.datasets.crop import encode_jpeg
 from hmdiff.datasets.sample import Sample
 from hmdiff.datasets.writer import Record, write_prepared
 from hmdiff.errors import UserError
+from hmdiff.distributed import whole
 from hmdiff.extractor.augmentation import jitter_colour, mirror, mirror_order, turn_points
 from hmdiff.extractor.backbone import Backbone
 from hmdiff.extractor.features import (
@@ -299,7 +300,7 @@ def test_gradients_of_parts_add_up_to_the_batchs():
     for micro_batch in (None, 2, 4):
         extractor = Extractor(SMALL).eval()
         settings = _settings(micro_batch=micro_batch)
-        loss = _backward(extractor, batch, settings, generator(0), CPU, "fp32")
+        loss = _backward(extractor, batch, whole(8), settings, generator(0), CPU, "fp32")
         found.append((loss, [parameter.grad for parameter in extractor.parameters()]))
     for loss, gradients in found[1:]:
         assert loss == pytest.approx(found[0][0], rel=1e-5)
