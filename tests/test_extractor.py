@@ -23,8 +23,8 @@ from hmdiff.compute import autocast, generator, resolve_device, resolve_precisio
 from hmdiff.datasets.crop import encode_jpeg
 from hmdiff.datasets.sample import Sample
 from hmdiff.datasets.writer import Record, write_prepared
-from hmdiff.errors import UserError
 from hmdiff.distributed import whole
+from hmdiff.errors import UserError
 from hmdiff.extractor.augmentation import jitter_colour, mirror, mirror_order, turn_points
 from hmdiff.extractor.backbone import Backbone
 from hmdiff.extractor.features import (
