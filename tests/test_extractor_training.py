@@ -11,6 +11,7 @@ from torch.utils.data import Dataset
 from toy_extractor import SMALL, toy_augmentation, toy_settings
 
 from hmdiff.compute import autocast, generator, resolve_device, resolve_precision
+from hmdiff.distributed import whole
 from hmdiff.errors import UserError
 from hmdiff.extractor.augmentation import jitter_colour, mirror, mirror_order
 from hmdiff.extractor.model import Extractor
@@ -118,7 +119,7 @@ def test_gradients_of_parts_add_up_to_the_batchs():
     for micro_batch in (None, 2, 4):
         extractor = Extractor(SMALL).eval()
         settings = toy_settings(micro_batch=micro_batch)
-        loss = _backward(extractor, batch, settings, generator(0), CPU, "fp32")
+        loss = _backward(extractor, batch, whole(8), settings, generator(0), CPU, "fp32")
         found.append((loss, [parameter.grad for parameter in extractor.parameters()]))
     for loss, gradients in found[1:]:
         assert loss == pytest.approx(found[0][0], rel=1e-5)

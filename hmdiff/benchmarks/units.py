@@ -26,6 +26,7 @@ from hmdiff.benchmarks.random_models import (
 )
 from hmdiff.benchmarks.timing import interleaved
 from hmdiff.compute import generator, resolve_device, resolve_precision, use_threads
+from hmdiff.distributed import whole
 from hmdiff.extractor.extraction import extract
 from hmdiff.extractor.model import Architecture, unit_range
 from hmdiff.extractor.training import _backward
@@ -157,7 +158,7 @@ def _extractor(
         network.train()
         for _ in range(work.extractor_steps):
             optimiser.zero_grad(set_to_none=True)
-            _backward(network, pixels, settings, random, device, precision)
+            _backward(network, pixels, whole(batch), settings, random, device, precision)
             nn.utils.clip_grad_norm_(network.parameters(), settings.clip)
             optimiser.step()
 
