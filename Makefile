@@ -10,7 +10,7 @@ export DVC_NO_ANALYTICS := 1
 # uv does not read pip's own variable for local wheels.
 export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 
-.PHONY: tables test test-docs test-distributed fuzz kills slurm cluster lint docs ui bench measure verify sbom setup lock clean
+.PHONY: tables test test-docs test-distributed fuzz kills slurm cluster lint docs ui bench scale measure verify sbom setup lock clean
 
 tables: $(READY)
 	@$(ACTIVATE) && snakemake --quiet progress --cores $(CORES) all
@@ -70,6 +70,11 @@ cluster: $(READY)
 
 bench: $(READY)
 	@$(ACTIVATE) && hmdiff bench
+
+# Time and memory up to 400,000 generated records, after `make tables`; WORK holds 15 GB for a while.
+WORK ?= $(or $(TMPDIR),/tmp)/hmdiff-scale
+scale: $(READY)
+	@$(ACTIVATE) && hmdiff scale --work $(WORK)
 
 setup: $(READY)
 

@@ -23,6 +23,8 @@ def shown(path: Path) -> str:
         head, rows = _sweep([dict(zip(head, row, strict=True)) for row in rows])
     if path.parent.name == "probes":
         head, rows = _probe([dict(zip(head, row, strict=True)) for row in rows])
+    if path.name == "scale.csv":
+        head, rows = _scale([dict(zip(head, row, strict=True)) for row in rows])
     return tabulate(rows, head, tablefmt="github", disable_numparse=True) + "\n"
 
 
@@ -59,6 +61,28 @@ def _probe(rows: list[dict[str, str]]) -> tuple[list[str], list[list[str]]]:
         ]
         for row in rows
     ]
+
+
+def _scale(rows: list[dict[str, str]]) -> tuple[list[str], list[list[str]]]:
+    """A line for each part and size, and one with the exponents of each part's times."""
+    columns = {"records": 0, "wall": 1, "processor": 2, "peak memory": 3, "disk": None}
+    lines: dict[str, list[str]] = {}
+    for row in rows:
+        part, _, what = row["name"].partition(" ")
+        if what.startswith("exponent "):
+            line = lines.setdefault(
+                f"{part} exponent", [part, "exponent (95 % interval)", "", "", ""]
+            )
+            low, value, high = (f"{float(row[name]):.2f}" for name in ("low", "value", "high"))
+            line[1 + columns[what.removeprefix("exponent ")]] = f"{value} ({low} to {high})"
+            continue
+        size, _, what = what.partition(" ")
+        line = lines.setdefault(f"{part} {size}", [part, "", "", "", ""])
+        if columns[what] is not None:
+            shown = {"records": ".0f", "peak memory": ".2f"}.get(what, ".1f")
+            line[1 + columns[what]] = format(float(row["value"]), shown)
+    head = ["part", "records", "wall (s)", "processor (s)", "peak memory (GB)"]
+    return head, sorted(lines.values(), key=lambda line: line[0])
 
 
 def _interval(row: dict[str, str], name: str) -> str:

@@ -15,6 +15,7 @@ from toys import make_body, make_features, make_model, make_sampling, rng, train
 
 from hmdiff.batches import epoch, mixture_files, row_weights, sample_batches
 from hmdiff.errors import UserError
+from hmdiff.extractor import features
 from hmdiff.extractor.features import ARRAYS, FeatureFiles, features_writer, read_features
 from hmdiff.params import load_params
 from hmdiff.params.models import Mixture
@@ -153,10 +154,10 @@ def test_training_on_files_is_training_on_the_same_rows_in_memory(folder):
     files = FeatureFiles([folder / "b.h5"], "train")
     sampling = make_sampling()
     results = []
-    for features in (files, files.select(range(len(files)))):
+    for rows in (files, files.select(range(len(files)))):
         model, _ = train(
             make_model(vertices=12),
-            features,
+            rows,
             torch.as_tensor(sampling.coarse_regressor(make_body().regressor.numpy())),
             torch.as_tensor(sampling.coarse_faces),
             training_params(samples=40),
@@ -201,3 +202,19 @@ def test_chunked_arrays_are_read_as_well(folder):
     one, other = (read_features(folder / f"{name}.h5", "val") for name in ("a", "chunked"))
     assert dataclasses.asdict(one).keys() == dataclasses.asdict(other).keys()
     assert torch.equal(one.centre, other.centre)
+
+
+def test_rows_of_files_can_be_restricted_and_are_let_go_while_they_are_read(folder, monkeypatch):
+    files = FeatureFiles([folder / "b.h5", folder / "a.h5"], "train", copies=False)
+    whole = files.select(range(len(files)))
+    let_go = []
+    monkeypatch.setattr(features, "_MAPPED", 2**17)
+    monkeypatch.setattr(features._MappedFile, "let_go", lambda part: let_go.append(part))
+    part = files.restricted([0, 3, 9, 10, 13])
+    assert part.counts == [3, 2] and part.sample_id == whole.select([0, 3, 9, 10, 13]).sample_id
+    for name in ARRAYS:
+        assert torch.equal(part.read(name), getattr(whole, name)[[0, 3, 9, 10, 13]]), name
+    assert let_go, "what is mapped is bounded"
+    monkeypatch.undo()
+    part._parts[0].let_go()
+    assert torch.equal(part.select([4, 0]).draws, whole.draws[[13, 0]])

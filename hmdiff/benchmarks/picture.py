@@ -42,3 +42,30 @@ def draw(records: Sequence[dict[str, Any]], out: Path) -> None:
         FigureCanvasSVG(figure)
         with atomic_file(out) as temporary:
             figure.savefig(temporary, format="svg", metadata={"Date": None})
+
+
+def draw_growth(records: Sequence[dict[str, Any]], out: Path) -> None:
+    """Write ``out`` (SVG): processor time and peak memory of each part against its records."""
+    import matplotlib
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.figure import Figure
+
+    values = {row["name"]: row["value"] for row in records}
+    series: dict[str, list[str]] = {}
+    for name in values:
+        if " n=" in name and name.endswith(" records"):
+            series.setdefault(name.partition(" n=")[0], []).append(name.removesuffix(" records"))
+    with matplotlib.rc_context({"svg.hashsalt": "hmdiff", "font.size": 8}):
+        figure = Figure(figsize=(8, 3.2), layout="constrained")
+        left, right = figure.subplots(1, 2)
+        for part, labels in series.items():
+            counts = [values[f"{label} records"] for label in labels]
+            for axes, what in ((left, "processor"), (right, "peak memory")):
+                axes.plot(counts, [values[f"{label} {what}"] for label in labels], "o-", label=part)
+        left.set(xscale="log", yscale="log", xlabel="records", ylabel="processor time (s)")
+        right.set(xscale="log", ylim=(0, 2.2), xlabel="records", ylabel="peak memory (GB)")
+        right.axhline(2, color="0.4", linewidth=0.8)
+        left.legend()
+        FigureCanvasSVG(figure)
+        with atomic_file(out) as temporary:
+            figure.savefig(temporary, format="svg", metadata={"Date": None})

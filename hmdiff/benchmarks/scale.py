@@ -22,18 +22,20 @@ import torch
 
 from hmdiff.batches import row_weights, sample_batches
 from hmdiff.benchmarks import scale_data
+from hmdiff.benchmarks.picture import draw_growth as draw
 from hmdiff.benchmarks.random_models import make_trained
 from hmdiff.benchmarks.timing import exponent_interval
 from hmdiff.bodies.model import BodyModel
 from hmdiff.bodies.sampling import MeshSampling
 from hmdiff.compute import generator, use_threads
 from hmdiff.datasets.tally import Tally
+from hmdiff.errors import UserError
 from hmdiff.evaluation.score_files import score_files
 from hmdiff.extractor.features import FeatureFiles
 from hmdiff.files import read_json, write_json
 from hmdiff.kinds import BODY
-from hmdiff.machine import record
-from hmdiff.params import Params
+from hmdiff.machine import describe, record
+from hmdiff.params import Params, load_params
 from hmdiff.resources import disk_bytes
 from hmdiff.stages import evaluate, prepare
 from hmdiff.training.data import pairs, with_mesh
@@ -106,7 +108,7 @@ def records(
             found += _measured(name, place)
         for path in (place.features, place.prepared, place.path("coco")):
             _remove(path)
-    return found + _exponents(found, sizes)
+    return found + (_exponents(found, sizes) if len(sizes) > 1 else [])
 
 
 def _measured(name: str, place: Place) -> list[dict[str, Any]]:
@@ -186,17 +188,46 @@ def _in_a_process(name: str, place: Place) -> Spent:
         return pool.submit(_spend, name, place).result()
 
 
+def measure(
+    out: Path, models: Path, params: Path, work: Path, sizes: Sequence[int] = SIZES
+) -> None:
+    """Write :func:`records` to ``out`` (JSON), a CSV and an SVG beside it.
+
+    Raises:
+        UserError: a stage cannot run, or a figure misses its bound (all is written first).
+    """
+    given = load_params(params)
+    settings = tiny(given)
+    found = records(models, settings, work, sorted(sizes))
+    limits = {"memory_gb": MOST_MEMORY / 1e9, "exponent": MOST_EXPONENT}
+    describe(out, found, preset=given.preset, frame=scale_data.FRAME, limits=limits)
+    draw(found, out.with_suffix(".svg"))
+    missed = failures(found)
+    if missed:
+        raise UserError(f"{out}: {'; '.join(missed)}; find what holds or repeats the records")
+
+
+def tiny(params: Params) -> Params:
+    """``params`` with crops of FRAME pixels, and with all test images scored."""
+    return params.model_copy(
+        update={
+            "prepare": params.prepare.model_copy(update={"size": scale_data.FRAME}),
+            "evaluation": params.evaluation.model_copy(update={"samples": None}),
+        }
+    )
+
+
 def _spend(name: str, place: Place) -> Spent:
     use_threads(place.params.compute.threads)
     os.chdir(place.root)  # what stages leave behind lies there
-    start, before = time.perf_counter(), os.times()
+    start, before = time.perf_counter(), time.process_time()
     items = PARTS[name](place)
-    seconds, after = time.perf_counter() - start, os.times()
+    seconds, worked = time.perf_counter() - start, time.process_time() - before
     unit = 1 if sys.platform == "darwin" else 1024  # Linux counts kilobytes
     return Spent(
         items,
         seconds,
-        after.user + after.system - before.user - before.system,
+        worked,
         _peak() or unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
     )
 

@@ -83,6 +83,7 @@ def records(params: Params, device: torch.device, work: Work) -> list[dict[str, 
         seconds = interleaved({name: _finished(thing, device)}, work.repeats)[name]
         unit = "s/sample" if name.startswith("train ") else "s/image"
         found.append(record(name, [value / count for value in seconds], unit))
+        print(f"{name}: {found[-1]['value']:.3g} {unit}", flush=True)
         if device.type == "cuda":
             peak = torch.cuda.max_memory_allocated(device) / 1e9
             found.append(record(f"{name} GPU memory", peak, "GB"))
