@@ -48,8 +48,8 @@ def disks(tmp_path_factory) -> dict[str, tuple[int, str, list[str]]]:
         write_images(folder)
         for file in ("body", "sampling"):
             (folder / file).write_text(file)
-        request = {"folder": str(folder), "stage": stage, "fault": "", "seconds": 0, "workers": 0}
-        request |= {"out": "disk/out", "checkpoints": "disk/checkpoints", "changes": {}}
+        request = {"folder": str(folder), "stage": stage}
+        request |= {"out": "disk/out", "checkpoints": "disk/checkpoints"}
         requests.append(json.dumps(request) + "\n")
         mounts.append(f"mount -t tmpfs -o {options} tmpfs {disk}")
         lists.append(f"echo; ls -A {disk}")

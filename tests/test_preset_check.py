@@ -147,12 +147,15 @@ def test_a_rehearsal_that_is_asked_to_stop_leaves_neither_a_folder_nor_a_process
     monkeypatch.setattr(preset_check, "check_preset", check)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     monkeypatch.setattr(sys, "argv", ["hmdiff", "check", "smoke"])
-    before = signal.getsignal(signal.SIGTERM)
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    # Tests that run in the background of a shell ignore Ctrl-C.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         with pytest.raises((SystemExit, KeyboardInterrupt)) as ended:
             cli.main()
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for handled, handler in before.items():
+            signal.signal(handled, handler)
     assert number == signal.SIGINT or ended.value.code == 143
     assert list(tmp_path.iterdir()) == []
     assert started[0].poll() is not None

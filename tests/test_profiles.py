@@ -57,7 +57,9 @@ def test_an_option_that_does_not_exist_is_found(monkeypatch):
 def test_a_stage_says_what_it_asks_a_cluster_for(name):
     meta = STAGES[name].get("do", STAGES[name])["meta"]
     assert set(meta) == {"threads", "mem_mb", "gpu"}
-    assert meta["gpu"] in (0, 1), "each stage uses one device"
+    one = (1, "${compute.processes}")
+    assert meta["gpu"] in (0, *one), "a process uses one device"
+    assert meta["gpu"] in (0, 1) or meta["threads"] == meta["gpu"]
 
 
 @pytest.mark.parametrize("gpus", [0, 1])

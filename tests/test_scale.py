@@ -223,3 +223,18 @@ def test_the_interval_of_an_exponent_holds_it_and_is_wider_where_times_scatter()
     assert low == pytest.approx(1) and value == pytest.approx(1) and high == pytest.approx(1)
     low, value, high = exponent_interval(sizes, [1, 2.4, 3.5, 8.5, 15])
     assert low < value < high and low < 1 < high
+
+
+def test_the_derived_units_of_a_gpu_are_those_of_its_bench_and_enough_for_the_preset(paper, cpu):
+    bench = json.loads((ROOT / "results/large/bench.json").read_text())["records"]
+    seconds = {row["name"]: 1 / row["value"] for row in bench if row["unit"].endswith("/s")}
+    units = read_units(ROOT / "hmdiff/budget/h200.json")
+    extract = seconds["frames fastmetro_l hrnet_w64 B=8"]
+    step = 128 * seconds["train g"] / 32
+    assert units["extract"] == pytest.approx(extract, rel=1e-4)
+    assert units["train extractor"] == pytest.approx(3 * extract, rel=1e-4)
+    assert units["train image"] == pytest.approx(step, rel=1e-4)
+    assert units["train baseline_b"] == pytest.approx(40 * step, rel=1e-4)
+    loop = seconds["loop N=25 steps=40 B=1"]
+    assert units["evaluate image dat"] == pytest.approx(loop, rel=1e-4)
+    assert jobs(paper, units, cpu, read_assumptions())

@@ -259,12 +259,18 @@ def fork(request: dict, number: int) -> int:
     raise AssertionError("main always exits")
 
 
+USUAL = {
+    "fault": "", "seconds": 0, "out": "out", "workers": 0, "changes": {}, "precision": "auto",
+    "processes": 1, "struck": 0,
+}  # fmt: skip
+
+
 def serve() -> None:
     import_timm()  # here, so that no fork spends a second on it
     assert "torch._dynamo" not in sys.modules, "timm has loaded torch's compiler"
 
     for line in sys.stdin:
-        request = json.loads(line)
+        request = USUAL | json.loads(line)
         Path(request["folder"], "store").unlink(missing_ok=True)
         children = [fork(request, number) for number in range(request["processes"])]
         codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
@@ -280,9 +286,7 @@ def server(**more: object) -> Iterator[Callable[..., int | list[int]]]:
 
         def run(folder: Path, stage: str, fault: str = "", seconds: float = 0, **more):
             request = {"folder": str(folder), "stage": stage, "fault": fault, "seconds": seconds}
-            request |= {"out": "out", "workers": 0, "changes": {}, "precision": "auto"}
-            request |= {"processes": 1, "struck": 0} | more
-            process.stdin.write(json.dumps(request) + "\n")
+            process.stdin.write(json.dumps(request | more) + "\n")
             process.stdin.flush()
             return json.loads(process.stdout.readline())
 
