@@ -15,6 +15,7 @@ from ruamel.yaml import YAML
 
 _GPU = "needs a GPU; test_docs.py makes sure that the profile is there"
 _FETCH = "downloads; test_fetch.py does it from a server on this machine"
+_UNITS = "a quarter of an hour, or a GPU; test_scale.py does it with toys"
 _CLUSTER = "needs a cluster; test_profiles.py holds the profile against Snakemake"
 _STORE = "a folder of the user's; test_remote.py pushes to one, and to an S3 server, and pulls"
 _VERIFY = "runs the whole pipeline again; test_verify.py holds the comparison"
@@ -53,6 +54,9 @@ ELSEWHERE = {
     "snakemake --workflow-profile profiles/slurm all": _CLUSTER,
     "snakemake --workflow-profile profiles/kubernetes all": _CLUSTER,
     "make cluster": "adds a package to the environment; make slurm runs what it adds",
+    "hmdiff scale --work /tmp/scale": "an hour; test_scale.py does it with a few records",
+    "hmdiff units --out results/units_cpu.json --device cpu": _UNITS,
+    "python -m hmdiff.benchmarks.units --out results/units_gpu.json": _UNITS,
     "make slurm": "starts a Slurm and runs the whole pipeline three times: a nightly",
     "hmdiff predict clip.mp4 --every 5 --device cuda --batch 16": "needs a GPU",
     "dvc remote add --default store /mnt/share/hmdiff": _STORE,
