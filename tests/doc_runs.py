@@ -57,6 +57,8 @@ ELSEWHERE = {
     "hmdiff scale --work /tmp/scale": "an hour; test_scale.py does it with a few records",
     "hmdiff units --out results/units_cpu.json --device cpu": _UNITS,
     "python -m hmdiff.benchmarks.units --out results/units_gpu.json": _UNITS,
+    "hmdiff budget --units hmdiff/budget/h200.json": "would overlay the preset paper on the "
+    "examples' own entries; test_scale.py works such a table out",
     "make slurm": "starts a Slurm and runs the whole pipeline three times: a nightly",
     "hmdiff predict clip.mp4 --every 5 --device cuda --batch 16": "needs a GPU",
     "dvc remote add --default store /mnt/share/hmdiff": _STORE,
