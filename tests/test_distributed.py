@@ -19,7 +19,7 @@ import torch
 from ruamel.yaml import YAML
 from safetensors.torch import load_file
 from toy_hand import write_toy_hand
-from toy_trainings import server, write_images
+from toy_trainings import server, write_inputs
 
 from hmdiff.extractor.batchnorm import _Normalise
 from hmdiff.files import write_json
@@ -43,9 +43,7 @@ def forks():
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("inputs")
-    write_images(folder, 24)
-    for name in ("body", "sampling"):
-        (folder / name).write_text(name)
+    write_inputs(folder, 24)
     return folder
 
 
@@ -192,7 +190,7 @@ def test_the_gradient_of_shared_statistics_is_that_of_batch_norm():
 @pytest.fixture
 def project(tmp_path) -> Path:
     """A folder in which ``hmdiff pretrain-extractor`` trains for 60 steps."""
-    write_images(tmp_path, 24)
+    write_inputs(tmp_path, 24)
     (tmp_path / "prepared").mkdir()
     (tmp_path / "toy.h5").rename(tmp_path / "prepared/freihand.h5")
     settle(tmp_path, processes=2)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from toy_hand import PARAMS, run_evaluate, stage_inputs, write_toy_hand
-from toy_trainings import write_images
+from toy_trainings import write_inputs
 
 from hmdiff import costs, tracking
 from hmdiff.bodies.sampling import MeshSampling
@@ -45,9 +45,7 @@ def disks(tmp_path_factory) -> dict[str, tuple[int, str, list[str]]]:
         folder = root / name
         disk = folder / "disk"
         disk.mkdir(parents=True)
-        write_images(folder)
-        for file in ("body", "sampling"):
-            (folder / file).write_text(file)
+        write_inputs(folder)
         request = {"folder": str(folder), "stage": stage}
         request |= {"out": "disk/out", "checkpoints": "disk/checkpoints"}
         requests.append(json.dumps(request) + "\n")

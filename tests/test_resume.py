@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from toy_trainings import server, write_images
+from toy_trainings import server, write_inputs
 
 from hmdiff.checkpoints import KEPT
 from hmdiff.launch import LOST
@@ -28,9 +28,7 @@ def forks():
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("inputs")
-    write_images(folder)
-    for name in ("body", "sampling"):
-        (folder / name).write_text(name)
+    write_inputs(folder)
     return folder
 
 

@@ -129,6 +129,13 @@ def write_images(folder: Path, count: int = 12) -> None:
     write_prepared(folder / "toy.h5", records, HAND, attrs)
 
 
+def write_inputs(folder: Path, count: int = 12) -> None:
+    """What both stages read: :func:`write_images`, and files in the place of body and sampling."""
+    write_images(folder, count)
+    for name in ("body", "sampling"):
+        (folder / name).write_text(name)
+
+
 def train_extractor(
     folder: Path, out: Path, kept: CheckpointParams, workers: int, precision: str, changes: dict
 ) -> None:
