@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import shutil
 from pathlib import Path
 
 import h5py
@@ -18,7 +19,7 @@ from toys import Stopped, checkpoint_params, stop_after
 from hmdiff.bodies.model import BodyModel
 from hmdiff.bodies.sampling import MeshSampling
 from hmdiff.datasets.crop import encode_jpeg
-from hmdiff.datasets.sample import Sample
+from hmdiff.datasets.sample import SPLITS, Sample
 from hmdiff.datasets.writer import Record, write_prepared
 from hmdiff.errors import UserError
 from hmdiff.extractor.augmentation import turn_points
@@ -28,7 +29,7 @@ from hmdiff.extractor.features import (
     Features,
     read_features,
 )
-from hmdiff.extractor.model import load_extractor
+from hmdiff.extractor.model import WEIGHTS, load_extractor
 from hmdiff.extractor.training import split_pool
 from hmdiff.kinds import HAND, KINDS
 from hmdiff.params import Params
@@ -150,6 +151,40 @@ def test_copies_of_training_images_are_turned_with_their_truth(workplace, traine
     assert torch.allclose(coarse.nan_to_num(7), copies.coarse.nan_to_num(7), atol=1e-6)
     assert not torch.equal(copies.image_feature[:6], copies.image_feature[6:])
     assert not torch.equal(copies.image_feature[:6], plain.image_feature)
+
+
+def test_g_learns_only_from_images_that_the_extractor_was_not_shown(workplace, trained, tmp_path):
+    prepared, weights, size = [workplace / "prepared" / "toy.h5"], [1.0], 56
+    seen = split_pool(prepared, weights, "train", size, held_out=0.34).names
+    params = _params(held_out=0.34)
+    _extract(workplace, trained, tmp_path / "toy.h5", params)
+    _extract(workplace, trained, tmp_path / "all.h5", _params())
+    left, plain = (read_features(tmp_path / name, "train") for name in ("toy.h5", "all.h5"))
+    assert seen == ["toy/s0", "toy/s1", "toy/s4", "toy/s5"] and left.sample_id == ["s8", "s9"]
+    # Another batch rounds otherwise.
+    assert torch.allclose(left.image_feature, plain.image_feature[-2:], atol=1e-2)
+    assert torch.allclose(left.coarse, plain.coarse[-2:], atol=1e-6, equal_nan=True)
+    for split in ("val", "test"):
+        parts = [read_features(tmp_path / name, split) for name in ("toy.h5", "all.h5")]
+        assert parts[0].sample_id == parts[1].sample_id
+        assert torch.allclose(parts[0].coarse, parts[1].coarse, atol=1e-6, equal_nan=True)
+    many = params.model_copy(update={"features": FeaturesParams(copies=2)})
+    _extract(workplace, trained, tmp_path / "many.h5", many)
+    assert FeatureFiles([tmp_path / "many.h5"], "train").sample_id == ["s8", "s9"] * 2
+
+
+def test_an_extractor_is_trained_without_the_held_out_images(workplace, tmp_path):
+    held = _params(held_out=0.9)
+    pretrain_extractor.run("hand", workplace / "prepared", tmp_path / "held", held)
+    shown = []
+    for name, used in (("one", 1), ("all", 6)):
+        shutil.copytree(workplace / "prepared", tmp_path / name)
+        with h5py.File(tmp_path / name / "toy.h5", "r+") as file:
+            rows = np.flatnonzero(file["split"][:] == SPLITS.index("train"))[used:]
+            file["split"][rows] = SPLITS.index("test")
+        pretrain_extractor.run("hand", tmp_path / name, tmp_path / f"of_{name}", _params())
+        shown.append((tmp_path / f"of_{name}" / WEIGHTS).read_bytes())
+    assert (tmp_path / "held" / WEIGHTS).read_bytes() == shown[0] != shown[1]
 
 
 def test_features_do_not_depend_on_the_batch(workplace, trained, tmp_path):

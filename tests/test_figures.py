@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
+from threadpoolctl import threadpool_info, threadpool_limits
 from toy_hand import PARAMS, stage_inputs, write_toy_hand
 from toys import make_body, make_features, make_sampling, make_trained, reverse_params
 
@@ -74,6 +75,19 @@ def test_one_embedding_holds_every_mesh_of_one_image_and_its_truth(traced):
     assert len(first) == 1 + 3 * (STEPS + 1) * CHAINS
     assert (first["process"] == "truth").sum() == 1
     assert np.isfinite(first[["x", "y"]].to_numpy()).all()
+
+
+def test_an_embedding_is_made_with_one_thread_however_many_the_engine_gives(traced, monkeypatch):
+    def spy(tsne, data):
+        used.extend(pool["num_threads"] for pool in threadpool_info())
+        return np.zeros((len(data), 2))
+
+    used: list[int] = []
+    monkeypatch.setattr("sklearn.manifold.TSNE.fit_transform", spy)
+    trajectories, features, *_ = traced
+    with threadpool_limits(2):
+        embedding(trajectories, features.coarse[0].numpy(), 0)
+    assert set(used) == {1}
 
 
 def test_a_mesh_is_drawn_where_the_camera_sees_it():

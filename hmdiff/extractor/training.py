@@ -31,6 +31,7 @@ from hmdiff.errors import UserError
 from hmdiff.extractor.augmentation import jitter_colour, mirror, mirror_order, turn
 from hmdiff.extractor.batchnorm import shared_statistics
 from hmdiff.extractor.heatmaps import heatmap_loss
+from hmdiff.extractor.held_out import divide
 from hmdiff.extractor.model import Extractor, unit_range
 from hmdiff.optimiser import AdamW
 from hmdiff.params.models import ExtractorParams
@@ -51,12 +52,17 @@ class Pool:
 
 
 def split_pool(
-    paths: Sequence[Path], weights: Sequence[float], split: str, image_size: int
+    paths: Sequence[Path],
+    weights: Sequence[float],
+    split: str,
+    image_size: int,
+    held_out: float = 0.0,
 ) -> Pool:
     """The images of ``split`` in all prepared files ``paths``, in their order.
 
     Args:
         weights: one a file, see :class:`Pool`.
+        held_out: share of each file's images that is left out, see :func:`divide`.
 
     Raises:
         UserError: no file has an image of this split.
@@ -64,7 +70,7 @@ def split_pool(
     images, names = [], []
     for path in paths:
         with PreparedFile(path) as file:
-            rows = file.indices(split)
+            rows, _ = divide(file.indices(split), held_out)
             ids = file.sample_ids()
         names += [f"{path.stem}/{ids[row]}" for row in rows]
         images.append(PreparedImages(path, rows, image_size))

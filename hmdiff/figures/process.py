@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from hmdiff.diffusion.alignment import Alignment
@@ -130,7 +131,8 @@ def embedding(trajectories: dict[str, Trajectory], truth: NDArray, seed: int) ->
         random_state=seed,
     )
     frame = pd.DataFrame(labels, columns=["process", "step", "chain"])
-    frame[["x", "y"]] = tsne.fit_transform(data)
+    with threadpool_limits(1):  # of several threads the sums come in another order each time
+        frame[["x", "y"]] = tsne.fit_transform(data)
     return frame.round(4)
 
 

@@ -78,6 +78,7 @@ class ExtractorParams(Section):
     feature: Literal["pooled", "projected"]
     half_extent: Positive
     samples: Count
+    held_out: Annotated[float, Field(ge=0, lt=1)]
     batch: Annotated[int, Field(ge=2)]
     micro_batch: Annotated[int, Field(ge=2)] | None
     learning_rate: Positive

@@ -19,6 +19,7 @@ from hmdiff.evaluation.protocols import Protocol
 from hmdiff.evaluation.recovery import Recovered
 from hmdiff.evaluation.selection import read_selected
 from hmdiff.files import atomic_directory, write_json, write_text
+from hmdiff.memory import return_large_blocks
 from hmdiff.params import Params
 from hmdiff.params.runs import EvaluationParams
 from hmdiff.training.folder import repeat_label, repeats
@@ -51,6 +52,7 @@ def run(
         UserError: the evaluation is unknown or disagrees with its method, an input is missing,
             damaged or of another row, or no test image can be scored.
     """
+    return_large_blocks()
     what = find_evaluation(evaluation, params)
     protocol = protocol_of(f"evaluations.{evaluation}", what)
     selected = read_selected(steps, what.method)

@@ -22,6 +22,7 @@ from hmdiff.errors import UserError
 from hmdiff.extractor.augmentation import turn_points
 from hmdiff.extractor.extraction import changed_copies, extract
 from hmdiff.extractor.features import features_writer
+from hmdiff.extractor.held_out import divide
 from hmdiff.extractor.model import WEIGHTS, Extractor, load_extractor, unit_range
 from hmdiff.files import sha256
 from hmdiff.params import Params
@@ -30,9 +31,10 @@ from hmdiff.params import Params
 def run(
     prepared: Path, extractor: Path, body: Path, sampling: Path, out: Path, params: Params
 ) -> None:
-    """Write f_I, U and the true coarse meshes of all samples of ``prepared`` to ``out``.
+    """Write f_I, U and the true coarse meshes of the samples of ``prepared`` to ``out``.
 
-    With ``params.features.copies`` above 1, copies of the training images follow, changed as
+    Training images that the extractor has seen are left out where others were held out for g. With
+    ``params.features.copies`` above 1, copies of the training images follow, changed as
     ``extractor.*.augmentation`` says; their truth is turned with them.
 
     Args:
@@ -53,8 +55,10 @@ def run(
         if down.shape[1] != body_model.kind.vertices:
             raise UserError(f"{sampling}: not made for {body}; run mesh_sampling again")
         attrs["extractor"] = sha256(extractor / WEIGHTS)
+        seen, train = _divided(file, params)
         # The plain images in their order, then the copies of the training images.
-        copies = [np.arange(len(file))] + [file.indices("train")] * (params.features.copies - 1)
+        copies = [np.setdiff1d(np.arange(len(file)), seen)]
+        copies += [train] * (params.features.copies - 1)
         count = sum(len(rows) for rows in copies)
         errors = []
         settings = {
@@ -62,6 +66,7 @@ def run(
             "batch": params.extractor[attrs["kind"]].batch,
             "copies": params.features.copies,
             "draws": params.prior.draws,
+            "seen": len(seen),
         }
         inputs = [prepared, extractor]
         with (
@@ -81,8 +86,17 @@ def run(
                 if not block["copy"][0]:
                     distance = np.linalg.norm(block["centre"] - block["joints"], axis=-1)
                     errors.append(distance.mean(1, where=block["valid_joints"]))
-        per_split = _per_split(np.concatenate(errors), file.array("split"))
+        per_split = _per_split(np.concatenate(errors), file.array("split")[copies[0]])
     print(f"{out}: {count} rows; MPJPE of U's mean in mm: {per_split}")
+
+
+def _divided(file: PreparedFile, params: Params) -> tuple[np.ndarray, np.ndarray]:
+    """Training rows that are left out, and those that g learns from."""
+    settings = params.extractor[str(file.attrs["kind"])]
+    train = file.indices("train")
+    if not settings.held_out or file.attrs["dataset"] not in settings.datasets:
+        return train[:0], train
+    return divide(train, settings.held_out)
 
 
 def _blocks(

@@ -10,13 +10,13 @@ from hmdiff.bodies.model import BodyModel
 from hmdiff.checkpoints import checkpoints
 from hmdiff.checkpoints.identity import listing
 from hmdiff.compute import use_threads
-from hmdiff.datasets.memory import return_large_blocks
 from hmdiff.datasets.preparation import records
 from hmdiff.datasets.registry import find
 from hmdiff.datasets.tally import Tally
 from hmdiff.datasets.writer import write_prepared
 from hmdiff.errors import UserError
 from hmdiff.files import read_json, remove_partial
+from hmdiff.memory import return_large_blocks
 from hmdiff.params import Params
 
 

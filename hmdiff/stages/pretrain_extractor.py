@@ -41,10 +41,9 @@ def run(kind: str, prepared: Path, out: Path, params: Params) -> None:
         settings.feature,
     )  # fmt: skip
     extractor = Extractor(architecture, params.seed, settings.pretrained)
-    train, validation = (
-        split_pool(paths, list(settings.datasets.values()), split, settings.image_size)
-        for split in ("train", "val")
-    )
+    weights, size = list(settings.datasets.values()), settings.image_size
+    train = split_pool(paths, weights, "train", size, settings.held_out)
+    validation = split_pool(paths, weights, "val", size)
     facts = {
         "datasets": list(settings.datasets),  # as in model.json
         "sources": sorted(sources),
