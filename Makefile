@@ -10,7 +10,7 @@ export DVC_NO_ANALYTICS := 1
 # uv does not read pip's own variable for local wheels.
 export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 
-.PHONY: tables test test-docs test-distributed fuzz kills slurm cluster lint docs ui bench scale measure verify sbom setup lock clean
+.PHONY: tables test test-docs test-distributed fuzz kills slurm cluster lint docs ui bench scale measure verify sbom audit setup lock clean
 
 tables: $(READY)
 	@$(ACTIVATE) && snakemake --quiet progress --cores $(CORES) all
@@ -96,6 +96,13 @@ SBOM_TOOL := cyclonedx-bom==7.5.0
 sbom: $(READY)
 	@$(ACTIVATE) && uv tool run --quiet --from $(SBOM_TOOL) cyclonedx-py requirements \
 		--output-reproducible --output-format JSON requirements.lock | python tests/sbom.py
+
+# What is known against the pins, asked of PyPI; without internet of ADVISORIES, a git checkout of
+# pypa/advisory-database. Ends with an error where something is.
+AUDIT_TOOL := pip-audit==2.10.1
+audit: $(READY)
+	@$(ACTIVATE) && python tests/audit.py $(AUDIT_TOOL) \
+		$(if $(ADVISORIES),--advisories '$(ADVISORIES)')
 
 clean:
 	rm -rf .venv .snakemake logs site

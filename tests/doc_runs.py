@@ -38,6 +38,7 @@ ELSEWHERE = {
     "make bench": "minutes; test_benchmarks.py runs its parts",
     "make fuzz": "is for the night; test_fuzz.py does a part of it",
     "make sbom": "asks a package index; test_sbom.py holds what it wrote against the lock",
+    "make audit": "asks PyPI; test_audit.py holds what it wrote against the lock",
     "make verify": _VERIFY,
     "make kills": "runs the whole pipeline twice and starts it fifty times: a nightly",
     "hmdiff verify --exact": _VERIFY,
