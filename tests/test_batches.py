@@ -61,7 +61,7 @@ def test_a_list_of_data_sets_is_a_mixture_of_weight_one():
     assert mixture(["b", "a"]) == {"b": 1.0, "a": 1.0}
     assert list(mixture(["b", "a"])) == ["b", "a"]
     assert mixture({"a": 2, "b": 0.5}) == {"a": 2.0, "b": 0.5}
-    for wrong in ([], ["a", "a"], {"a": 0}, {"a": -1}, "a"):
+    for wrong in ([], ["a", "a"], ["a", []], [3], {"a": 0}, {"a": -1}, "a"):
         with pytest.raises(ValidationError):
             mixture(wrong)
 

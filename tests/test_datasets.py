@@ -265,6 +265,18 @@ def test_human36m_json_of_the_wrong_form_is_one_line(tmp_path, body, part):
     assert "\n" not in str(caught.value)
 
 
+def test_a_human36m_camera_that_turns_nothing_into_itself_is_one_line(tmp_path, body):
+    _write_human36m(tmp_path, body)
+    path = tmp_path / "annotations/Human36M_subject1_camera.json"
+    cameras = json.loads(path.read_text())
+    for camera in cameras.values():
+        camera["R"][0] = [0.0, 0.0, 0.0]
+    path.write_text(json.dumps(cameras))
+    with pytest.raises(UserError, match=r"subject1_.*determinant.*put them back") as caught:
+        _read_human36m(tmp_path, body)
+    assert "\n" not in str(caught.value)
+
+
 @pytest.mark.parametrize("subjects", [(8, 8), (1, 5, 6, 7, 8)])
 def test_validation_subjects_are_distinct_and_leave_one_to_train_on(subjects):
     record = PARAMS.datasets["human36m"].model_dump() | {"val_subjects": subjects}

@@ -187,6 +187,13 @@ def test_a_wrong_checksum_is_remembered_until_the_file_is_another_one(host, targ
     verify(archive, target)
 
 
+def test_a_damaged_note_of_a_checksum_is_as_good_as_none(target):
+    target.write_bytes(CONTENT)
+    for note in (b"\xff", b"{", b"[]", b"[" * 100_000):
+        target.with_name(f"{target.name}.json").write_bytes(note)
+        assert not known_wrong(target)
+
+
 def test_without_a_published_checksum_the_first_one_is_kept(host, target):
     archive = host.archive()
     download(archive, target, "http://page")

@@ -64,6 +64,12 @@ def test_links_and_devices_in_a_tar_are_refused(tmp_path, kind):
     refuse(tmp_path, "set.tar.gz", tarred(FILES, member), "'a/link' is a link or a device")
 
 
+def test_a_tar_that_claims_an_endless_file_with_holes_is_refused_at_once(tmp_path):
+    member = tarfile.TarInfo("a/holes")
+    member.type, member.size = tarfile.GNUTYPE_SPARSE, 8**11 - 1  # in the archive; 0 unpacked
+    refuse(tmp_path, "set.tar.gz", tarred(FILES, member), "'a/holes' has holes")
+
+
 @pytest.mark.parametrize("mode", [stat.S_IFLNK, stat.S_IFIFO, stat.S_IFCHR])
 def test_links_and_devices_in_a_zip_are_refused(tmp_path, mode):
     stream = io.BytesIO(zipped(FILES))

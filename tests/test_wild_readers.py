@@ -241,6 +241,8 @@ def test_json_that_is_cut_or_of_another_form_is_one_line(tmp_path, body, layout,
         (lambda c: c.update(betas=np.full(10, np.nan)), "betas"),
         (lambda c: c.update(f=-1.0), "f is not positive"),
         (lambda c: c.update(rt="none"), "rt"),
+        (lambda c: c.update(rt=np.full(3, 1e300)), "rt"),
+        (lambda c: c.update(pose=np.full(72, 1e300)), "pose"),
     ],
 )
 def test_a_damaged_fit_of_up3d_is_one_line(tmp_path, body, change, named):

@@ -62,7 +62,7 @@ def _note(path: Path) -> Path:
 def _read(path: Path) -> dict[str, Any]:
     try:
         facts = json.loads(_note(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):  # or thousands of brackets
         return {}
     keys = {"size", "mtime_ns", "sha256", "expected", "expected_from"}
     return facts if isinstance(facts, dict) and keys <= facts.keys() else {}

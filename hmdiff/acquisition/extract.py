@@ -77,6 +77,8 @@ def _untar(archive: Path, folder: Path, limit: int) -> None:
             _check_amount(archive, total, count, limit)
             if not (member.isreg() or member.isdir()):
                 raise _refused(archive, member.name, "is a link or a device")
+            if member.issparse():  # says nothing of what it takes in the archive
+                raise _refused(archive, member.name, "has holes")
             place = _place(archive, folder, member.name)
             source = file.extractfile(member)
             if place is not None and source is not None:

@@ -55,8 +55,14 @@ def body_to_camera(
 
     Returns:
         Pose (n, P) and translation (n, 3) in the camera frame.
+
+    Raises:
+        ValueError: ``rotation`` or a global orientation is no rotation.
     """
-    turn = Rotation.from_matrix(rotation)
     moved = pose.copy()
-    moved[:, :3] = (turn * Rotation.from_rotvec(pose[:, :3])).as_rotvec()
+    try:
+        turn = Rotation.from_matrix(rotation)
+        moved[:, :3] = (turn * Rotation.from_rotvec(pose[:, :3])).as_rotvec()
+    except ValueError as error:  # of several lines
+        raise ValueError(" ".join(str(error).split())) from None
     return moved, turn.apply(translation + root) + camera_translation - root

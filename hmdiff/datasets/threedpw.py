@@ -117,13 +117,16 @@ def _read_sequence(
         frames = np.flatnonzero(person.valid)
         _check(path, person, camera, frames)
         rotations, offsets = camera.extrinsics[frames, :3, :3], camera.extrinsics[frames, :3, 3]
-        poses, translations = body_to_camera(
-            person.poses[frames],
-            person.translations[frames],
-            roots[person.gender](person.betas),
-            rotations,
-            offsets,
-        )
+        try:
+            poses, translations = body_to_camera(
+                person.poses[frames],
+                person.translations[frames],
+                roots[person.gender](person.betas),
+                rotations,
+                offsets,
+            )
+        except ValueError as error:
+            raise UserError(f"{path}: poses: {error}; put back the file") from None
         for row, frame in enumerate(frames):
             name = f"{path.stem}/{frame:05d}/{index}"
             joints = to_camera(person.joints[frame], rotations[row], offsets[row])

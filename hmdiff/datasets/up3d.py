@@ -98,14 +98,18 @@ def _read_fits(root: Path, rest_root: RestRoot) -> Iterator[Sample]:
     for name in names:
         stem = Path(name).name.removesuffix("_image.png")
         image = root / FOLDER / f"{stem}_image.png"
-        fit = _read_fit(root / FOLDER / f"{stem}_body.pkl")
-        pose, translation = body_to_camera(
-            fit["pose"][None],
-            fit["trans"][None],
-            rest_root(fit["betas"]),
-            Rotation.from_rotvec(fit["rt"]).as_matrix(),
-            fit["t"],
-        )
+        place = root / FOLDER / f"{stem}_body.pkl"
+        fit = _read_fit(place)
+        try:
+            pose, translation = body_to_camera(
+                fit["pose"][None],
+                fit["trans"][None],
+                rest_root(fit["betas"]),
+                Rotation.from_rotvec(fit["rt"]).as_matrix(),
+                fit["t"],
+            )
+        except ValueError as error:
+            raise UserError(f"{place}: pose, rt: {error}; put back the file of UP-3D") from None
         yield Sample(
             sample_id=stem,
             image=image,

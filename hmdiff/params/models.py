@@ -14,7 +14,9 @@ def _listed(value: Any) -> Any:
     """A plain list of names as the mapping in which each of them has weight 1."""
     if not isinstance(value, list | tuple):
         return value
-    if len(set(map(str, value))) != len(value):
+    if not all(isinstance(name, str) for name in value):
+        raise ValueError("must list names of data sets, or map them to weights")
+    if len(set(value)) != len(value):
         raise ValueError("names a data set twice")
     return dict.fromkeys(value, 1.0)
 
