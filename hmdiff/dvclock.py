@@ -18,5 +18,5 @@ def recorded_hashes(lock: Path = LOCK) -> dict[str, str]:
     try:
         stages = YAML(typ="safe").load(lock.read_text(encoding="utf-8"))["stages"].values()
         return {out["path"]: out["md5"] for stage in stages for out in stage.get("outs", [])}
-    except (OSError, YAMLError, UnicodeDecodeError, KeyError, TypeError, AttributeError):
+    except (OSError, YAMLError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return {}

@@ -111,7 +111,7 @@ def _begun(archive: Archive, partial: Path, note: Path) -> tuple[int, dict[str, 
         facts = json.loads(note.read_text(encoding="utf-8"))
         if facts["url"] == archive.url and facts["validator"]:
             return partial.stat().st_size, facts | {"total": facts.get("total")}
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         pass
     return 0, {}
 
