@@ -97,13 +97,8 @@ def recover_and_score(
             the protocol, or a prediction diverged.
     """
     check_ground_truth(protocol, prepared)
-    row_of = {name: row for row, name in enumerate(prepared.sample_ids())}
-    unknown = [name for name in features.sample_id if name not in row_of]
-    if unknown:
-        raise UserError(
-            f"{prepared.path}: sample_id: has no {unknown[0]!r}; run extract_features again"
-        )
-    joints, regressor = prepared.array("joints"), body.regressor.cpu().numpy()
+    rows = _prepared_rows(features, prepared)
+    joints, regressor = prepared.array("joints")[rows], body.regressor.cpu().numpy()
     f = predictor.regressor_f.cpu()
     columns: list[dict[str, Any]] = []  # of each chunk
     arrays: list[list[torch.Tensor]] = []
@@ -111,11 +106,10 @@ def recover_and_score(
 
     def scored(number: int) -> tuple[dict[str, Any], list[torch.Tensor]]:
         chunk = range(number * CHUNK, min((number + 1) * CHUNK, len(features)))
-        part = features.select(chunk)
-        rows = np.array([row_of[name] for name in part.sample_id])
-        truth = prepared.meshes(rows, body) if protocol.needs_meshes else None
+        part, true_joints = features.select(chunk), joints[chunk]
+        truth = prepared.meshes(rows[chunk], body) if protocol.needs_meshes else None
         prediction = predictor.predict(part, keep_chains=True, **how)
-        table = score(protocol, prediction.full.numpy(), truth, joints[rows], regressor)
+        table = score(protocol, prediction.full.numpy(), truth, true_joints, regressor)
         numbers = {str(name): torch.tensor(table[name].to_numpy()) for name in table}
         column = {
             "sample_id": part.sample_id,
@@ -123,7 +117,7 @@ def recover_and_score(
             "active_steps": prediction.active_steps.double(),
             "ratio": prediction.ratio.double(),
         }
-        spread = _joint_spread(protocol, (f @ prediction.chains).numpy(), joints[rows])
+        spread = _joint_spread(protocol, (f @ prediction.chains).numpy(), true_joints)
         return column, [prediction.coarse, *map(torch.from_numpy, spread)]
 
     def results(first: int) -> Iterator[tuple[dict[str, Any], list[torch.Tensor]]]:
@@ -141,6 +135,22 @@ def recover_and_score(
     samples = pd.concat(tables, ignore_index=True).round(6)
     joined = (torch.cat(column).numpy() for column in zip(*arrays, strict=True))
     return Recovered(samples, *joined)
+
+
+def _prepared_rows(features: FeatureFiles, prepared: PreparedFile) -> np.ndarray:
+    """Which rows of ``prepared`` those of ``features`` are; nothing is kept of the others.
+
+    Raises:
+        UserError: one of them is not there.
+    """
+    wanted = set(features.sample_id)
+    row_of = {name: row for row, name in enumerate(prepared.sample_ids()) if name in wanted}
+    unknown = [name for name in features.sample_id if name not in row_of]
+    if unknown:
+        raise UserError(
+            f"{prepared.path}: sample_id: has no {unknown[0]!r}; run extract_features again"
+        )
+    return np.array([row_of[name] for name in features.sample_id])
 
 
 def _joint_spread(

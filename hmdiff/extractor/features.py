@@ -29,7 +29,7 @@ ARRAYS = (
 
 # How much of the files may be mapped at once, and what one look at a row maps at most: the pages
 # about it that the system has in its cache come along.
-_MAPPED, _AROUND = 2**29, 2**16
+_MAPPED, _AROUND = 2**28, 2**16
 
 
 @dataclass(frozen=True)
