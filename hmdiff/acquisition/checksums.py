@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from hmdiff.acquisition.catalogue import Archive
 from hmdiff.errors import UserError
-from hmdiff.files import sha256, write_json
+from hmdiff.files import read_json, sha256, write_json
 
 
 def verify(archive: Archive, path: Path, again: bool = False) -> None:
@@ -61,8 +60,8 @@ def _note(path: Path) -> Path:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        facts = json.loads(_note(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):  # or thousands of brackets
+        facts = read_json(_note(path))
+    except (OSError, UserError):
         return {}
     keys = {"size", "mtime_ns", "sha256", "expected", "expected_from"}
     return facts if isinstance(facts, dict) and keys <= facts.keys() else {}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import time
@@ -15,7 +14,7 @@ from tqdm import tqdm
 
 from hmdiff.acquisition.catalogue import Archive
 from hmdiff.errors import UserError
-from hmdiff.files import write_json
+from hmdiff.files import read_json, write_json
 
 TRIES = 8  # requests a call; the next call goes on where this one stopped
 PAUSE = 0.5  # seconds before the second try, doubled before each further one
@@ -108,10 +107,10 @@ def _transfer(archive: Archive, partial: Path, note: Path, page: str) -> None:
 def _begun(archive: Archive, partial: Path, note: Path) -> tuple[int, dict[str, Any]]:
     """Bytes that are here already and can be gone on from, and the facts noted with them."""
     try:
-        facts = json.loads(note.read_text(encoding="utf-8"))
+        facts = read_json(note)
         if facts["url"] == archive.url and facts["validator"]:
             return partial.stat().st_size, facts | {"total": facts.get("total")}
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+    except (OSError, UserError, KeyError, TypeError):
         pass
     return 0, {}
 
