@@ -152,6 +152,7 @@ def test_3dpw_has_the_keys_of_the_official_readme(tmp_path, body):
         (lambda c: c.update(campose_valid=c["campose_valid"][:1]), "campose_valid"),
         (lambda c: c.update(poses=[np.full((3, 72), "x")] * 2), "poses"),
         (lambda c: c.update(poses=3), "poses"),
+        (lambda c: c.update(poses=[np.full((3, 72), 1e300)] * 2), "poses"),
     ],
 )
 def test_a_damaged_3dpw_sequence_is_one_line_that_names_the_field(tmp_path, body, change, named):

@@ -131,7 +131,7 @@ def embedding(trajectories: dict[str, Trajectory], truth: NDArray, seed: int) ->
         random_state=seed,
     )
     frame = pd.DataFrame(labels, columns=["process", "step", "chain"])
-    with threadpool_limits(1):  # of several threads the sums come in another order each time
+    with threadpool_limits(1):  # the last bits depend on how many threads there are
         frame[["x", "y"]] = tsne.fit_transform(data)
     return frame.round(4)
 
