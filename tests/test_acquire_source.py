@@ -117,6 +117,9 @@ def test_weights_that_an_extractor_starts_from_are_missed_too(project):
     weights.parent.mkdir(parents=True)
     weights.touch()
     assert missing() == []
+    params.write_text(params.read_text().replace(f"pretrained: {weights}", "pretrained: imagenet"))
+    weights.unlink()
+    assert missing() == []
 
 
 @pytest.mark.parametrize("text", ["seed: 1", "acquire:", "acquire: {source: auto}", "[]", ""])

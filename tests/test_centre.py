@@ -35,24 +35,27 @@ def features():
     return make_features(6)
 
 
-def make_centred(features, **what) -> MeshDiffusion:
+def make_centred(features, sees: bool = False, **what) -> MeshDiffusion:
     """An untrained g about a lift that was fitted to ``features``."""
     diffusion = diffusion_params(steps=50, centre="prior")
     model = build_model(
-        rng(), experiment_params(**what), diffusion, denoiser_params(), features.coarse.mean(0), 4
-    )
+        rng(), experiment_params(**what), diffusion, denoiser_params(sees_centre=sees),
+        features.coarse.mean(0), 4,
+    )  # fmt: skip
     pairs = [(features.centre, features.coarse)]
     if model.lift is not None:
         model.lift, _ = fit_ridge(pairs, pairs, [1e-4])
     return model
 
 
-def make_model(features) -> TrainedModel:
+def make_model(features, sees: bool = False) -> TrainedModel:
     """The toy model with a centred g."""
     trained = make_trained(features, condition="image")
     diffusion = diffusion_params(steps=50, centre="prior")
-    recipe = dataclasses.replace(trained.recipe, diffusion=diffusion)
-    network = make_centred(features, condition="image")
+    recipe = dataclasses.replace(
+        trained.recipe, diffusion=diffusion, denoiser=denoiser_params(sees_centre=sees)
+    )
+    network = make_centred(features, sees, condition="image")
     return TrainedModel(recipe, network, trained.pose_to_mesh, trained.upsampler)
 
 
@@ -98,16 +101,44 @@ def test_the_loss_of_a_shifted_mesh_is_that_of_the_mesh(features):
         assert float(means[name]) == pytest.approx(float(plain[name]), rel=1e-4), name
 
 
-def test_the_lift_is_kept_with_the_model(features, tmp_path: Path):
-    model = make_model(features)
+@pytest.mark.parametrize("sees", [False, True])
+def test_the_lift_is_kept_with_the_model(features, tmp_path: Path, sees):
+    model = make_model(features, sees)
     save_model(model, tmp_path)
     again = load_model(tmp_path).network
     assert torch.equal(again.lift.weight, model.network.lift.weight)
     assert torch.equal(again.shift(features.centre), model.network.shift(features.centre))
+    assert (again.place is not None) == sees
+    if sees:
+        assert torch.equal(again.place.weight, model.network.place.weight)
+
+
+@pytest.mark.parametrize("sees", [False, True])
+def test_g_knows_where_its_centre_is_where_it_sees_it_and_nowhere_else(features, sees):
+    model = make_centred(features, sees)
+    context = model.context(features.image_feature.float(), features.draws)
+    h, shift = torch.randn(6, 2, 12, 3, generator=rng(1)), model.shift(features.centre)
+    here, there = model.output(h, 20, context, shift), model.output(h, 20, context, shift.flip(0))
+    assert torch.equal(here, there) != sees
+    moved = (here - there).flatten(1).norm(dim=1) > 0
+    assert bool(moved.all()) == sees
+
+
+def test_a_training_learns_how_g_sees_its_centre(features):
+    body, faces = make_body(), torch.as_tensor(make_sampling().coarse_faces).long()
+    regressor = torch.as_tensor(make_sampling().coarse_regressor(body.regressor.numpy()))
+    model = make_centred(features, sees=True)
+    losses, _ = Objective(model, regressor, faces, training_params(), "fp32")(
+        make_batch(features, model)
+    )
+    losses.sum().backward()
+    assert float(model.place.weight.grad.norm()) > 0
 
 
 def test_models_of_one_pass_stay_about_the_mean_mesh(features):
-    assert make_centred(features, model="direct").shift(features.centre) is None
+    direct = make_centred(features, sees=True, model="direct")
+    assert direct.shift(features.centre) is None
+    assert direct.place is None
 
 
 def test_a_centred_model_is_not_exported_without_its_centre(features, tmp_path: Path):

@@ -264,6 +264,16 @@ def test_weights_that_are_named_and_missing_are_a_problem(project):
     assert warning.found.startswith("0 of ")
 
 
+def test_imagenet_weights_that_no_package_has_are_a_problem(project):
+    change(project, "extractor", "body", "pretrained", value="imagenet")
+    problem, warning = check(project, "weights")
+    assert problem.state == "problem" and "write null" in problem.remedy
+    assert warning.found.startswith("0 of ")
+    change(project, "extractor", "body", "backbone", value="tf_efficientnet_lite0")
+    (warning,) = check(project, "weights")
+    assert warning.found.startswith("0 of ")
+
+
 def test_git_s_own_reason_is_told(project, monkeypatch):
     assert "git init" in one(project, "git").remedy
     subprocess.run(["git", "init", "-q"], check=True)

@@ -15,6 +15,7 @@ from dvc.utils.serialize import dumps_yaml
 from ruamel.yaml import YAML
 
 from hmdiff.errors import UserError
+from hmdiff.workflow import plan
 from hmdiff.workflow.commit import replaced
 from hmdiff.workflow.lock import HELD, JOBS, LOCKS
 from hmdiff.workflow.plan import Step, fingerprint, send, sent
@@ -104,6 +105,16 @@ def hold(folder: Path, how: str = "free_dead_locks") -> subprocess.Popen:
     process = started(folder, how)
     assert process.stdout.readline() == "ready\n"
     return process
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", "[" * 100_000])
+def test_an_answer_of_dvc_that_was_kept_badly_is_asked_for_again(tmp_path, monkeypatch, text):
+    monkeypatch.chdir(tmp_path)
+    plan.KEPT.parent.mkdir(parents=True)
+    plan.KEPT.write_text(text)
+    answer = Step("train@a", "run", None, {}, [], [], False, False, 0)
+    monkeypatch.setattr(plan, "_ask_dvc", lambda: ([answer], [], "mark"))
+    assert plan.steps() == {"train@a": answer}
 
 
 def test_locks_of_the_dead_are_freed_and_those_of_the_living_are_not(tmp_path):

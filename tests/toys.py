@@ -48,7 +48,10 @@ def experiment_params(**changes) -> ExperimentParams:
 
 
 def denoiser_params(**changes) -> DenoiserParams:
-    values = {"self_heads": 2, "cross_heads": 4, "feedforward": 2, "adjacency_mask": False}
+    values = {
+        "self_heads": 2, "cross_heads": 4, "feedforward": 2, "adjacency_mask": False,
+        "sees_centre": False,
+    }  # fmt: skip
     return DenoiserParams(**(values | changes))
 
 

@@ -75,8 +75,9 @@ def missing(params: str | Path = "params.yaml") -> list[str]:
     lines = [
         f"{item.name}: {item.state}: {item.line}" for item in needed if item.state != "present"
     ]
-    pretrained = {extractor.pretrained for extractor in settings.extractor.values()} - {None}
-    lost = sorted(path for path in pretrained if not path.is_file())
+    pretrained = {extractor.pretrained for extractor in settings.extractor.values()}
+    files = {path for path in pretrained if isinstance(path, Path)}
+    lost = sorted(path for path in files if not path.is_file())
     return lines + [f"backbone: missing: {path}; see {path.parent}/README.md" for path in lost]
 
 

@@ -141,8 +141,17 @@ class Denoiser(nn.Module):
         """Keys and values of the condition tokens (B, T, 128), one pair a block."""
         return [block.cross_attention.keys_values(tokens) for block in self.blocks]
 
-    def forward(self, x: Tensor, k: int | Tensor, context: list[KeysValues]) -> Tensor:
-        """Coordinates (B, N, V, 3) of N chains an image, step k (int, or (B,)) -> (B, N, V, 3)."""
+    def forward(
+        self,
+        x: Tensor,
+        k: int | Tensor,
+        context: list[KeysValues],
+        place: Tensor | None = None,
+    ) -> Tensor:
+        """Coordinates (B, N, V, 3) of N chains an image, step k (int, or (B,)) -> (B, N, V, 3).
+
+        ``place`` (B, 1, V, 128) is added to the tokens of all chains of an image.
+        """
         images, chains, vertices, _ = x.shape
         step = self.step_table[k].expand(images, -1)[:, None, None]
         tokens = torch.cat(
@@ -152,7 +161,8 @@ class Denoiser(nn.Module):
                 x,
             ],
             -1,
-        ).flatten(0, 1)
+        )
+        tokens = (tokens if place is None else tokens + place).flatten(0, 1)
         for block, pair in zip(self.blocks, context, strict=True):
             tokens = block(tokens, pair, self.mask, chains)
         return self.out(tokens).unflatten(0, (images, chains))

@@ -16,6 +16,8 @@ from hmdiff.diffusion.parametrisation import Parametrisation
 from hmdiff.diffusion.schedule import NoiseSchedule
 from hmdiff.params.models import DenoiserParams, DiffusionParams, ExperimentParams
 
+SPREAD = 0.2  # about the deviation of vertices from the mean mesh, model units
+
 
 def needs_mask(experiment: ExperimentParams, denoiser: DenoiserParams) -> bool:
     """Whether the network of ``experiment`` masks attention by the edges of the coarse mesh."""
@@ -52,6 +54,7 @@ class MeshDiffusion(nn.Module):
         # Fitted before training: U's mean to a coarse mesh, about which the mesh is diffused then.
         lifted = diffusion.centre == "prior" and not self.direct
         self.lift = PoseToMesh(joints, len(mean)) if lifted else None
+        self.place = nn.Linear(3, WIDTH, bias=False) if lifted and denoiser.sees_centre else None
         self.condition = Condition(experiment.condition, joints, self.scale)
         if experiment.fastmetro is not None:
             self.denoiser = FastMETRODenoiser(WIDTH, mask, joints, experiment.fastmetro)
@@ -69,9 +72,21 @@ class MeshDiffusion(nn.Module):
             return None
         return (self.scale * self.lift(centre) - self.parametrisation.mean)[:, None]
 
-    def output(self, h_k: Tensor, k: int | Tensor, context: list[KeysValues]) -> Tensor:
-        """The raw float32 output of the network for h_k (B, N, V, 3) in model units."""
-        return self.denoiser(self.parametrisation.network_input(h_k, k), k, context).float()
+    def output(
+        self,
+        h_k: Tensor,
+        k: int | Tensor,
+        context: list[KeysValues],
+        shift: Tensor | None = None,
+    ) -> Tensor:
+        """The raw float32 output of the network for h_k (B, N, V, 3) in model units.
+
+        ``h_k`` is moved back by ``shift`` already, of which the network knows nothing unless
+        ``denoiser.sees_centre``: then each vertex's token has a projection of its place.
+        """
+        coordinates = self.parametrisation.network_input(h_k, k)
+        place = [] if self.place is None else [self.place(shift / SPREAD)]
+        return self.denoiser(coordinates, k, context, *place).float()
 
     def predictor(
         self, context: list[KeysValues], precision: str, shift: Tensor | None = None
@@ -86,7 +101,7 @@ class MeshDiffusion(nn.Module):
             if shift is not None:
                 h_k = h_k - self.schedule.alpha(k) ** 0.5 * shift
             with autocast(h_k.device, precision):
-                output = self.output(h_k, k, context)
+                output = self.output(h_k, k, context, shift)
             h0_hat, s = self.parametrisation.decode(output, h_k, k)
             return h0_hat if shift is None else h0_hat + shift, s
 

@@ -8,6 +8,8 @@ from pathlib import Path
 from hmdiff.acquisition.catalogue import LICENSED
 from hmdiff.acquisition.status import Status, status
 from hmdiff.doctor.findings import Context, Finding
+from hmdiff.errors import UserError
+from hmdiff.extractor.imagenet import IMAGENET, packaged
 from hmdiff.files import read_json
 from hmdiff.kinds import KINDS
 from hmdiff.params import load_params
@@ -63,7 +65,12 @@ def weights(context: Context) -> Iterator[Finding]:
     """What has been trained, and the backbones' own weights where params.yaml names some."""
     params = load_params(context.params)
     for kind, extractor in params.extractor.items():
-        if extractor.pretrained and not Path(context.root, extractor.pretrained).is_file():
+        if extractor.pretrained == IMAGENET:
+            try:
+                packaged(extractor.backbone)
+            except UserError as error:
+                yield Finding("problem", *str(error).split("; ", 1))
+        elif extractor.pretrained and not Path(context.root, extractor.pretrained).is_file():
             found = f"extractor.{kind}.pretrained: {extractor.pretrained}: no such file"
             remedy = (
                 f"place the weights there, as {BACKBONES}/README.md says, or write null to train "

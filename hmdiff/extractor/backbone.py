@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from hmdiff.errors import UserError
+from hmdiff.extractor.imagenet import IMAGENET, imagenet_weights
 from hmdiff.extractor.timm_import import import_timm
 
 GRID = 7  # the context feature f_c is GRID x GRID (Sec. 4.3)
@@ -25,14 +26,14 @@ class Backbone(nn.Module):
     Args:
         name: a timm architecture.
         image_size: S, pixels.
-        pretrained: safetensors file of timm weights for ``name``, or None for a random start.
-            Nothing is ever downloaded.
+        pretrained: safetensors file of timm weights for ``name``, "imagenet" for those of an
+            installed package, or None for a random start. Nothing is ever downloaded.
 
     Raises:
         UserError: the name is unknown, has no 7 x 7 map at this size, or the file does not fit.
     """
 
-    def __init__(self, name: str, image_size: int, pretrained: Path | None = None) -> None:
+    def __init__(self, name: str, image_size: int, pretrained: Path | str | None = None) -> None:
         super().__init__()
         timm = import_timm()  # here, because it takes a second and the command line must not
         if name not in timm.list_models():
@@ -42,7 +43,10 @@ class Backbone(nn.Module):
             )
         options: dict = {"pretrained": False}
         if pretrained is not None:
-            state = _read_weights(pretrained)
+            if pretrained == IMAGENET:
+                state = imagenet_weights(timm.create_model(name), name)
+            else:
+                state = _read_weights(Path(pretrained))
             options = {"pretrained": True, "pretrained_cfg_overlay": {"state_dict": state}}
         self.level = image_size != 32 * GRID
         try:
@@ -115,7 +119,7 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
         ) from None
 
 
-def _check_complete(net: nn.Module, state: dict[str, Tensor], name: str, path: Path) -> None:
+def _check_complete(net: nn.Module, state: dict[str, Tensor], name: str, path: Path | str) -> None:
     """timm only warns where a feature level lacks weights, and leaves it random."""
 
     def plain(key: str) -> str:  # feature levels are called stages_0, not stages.0

@@ -56,11 +56,11 @@ class Extractor(nn.Module):
     Args:
         architecture: names and sizes.
         seed: of the first weights.
-        pretrained: safetensors of timm weights for the backbone, or None.
+        pretrained: safetensors of timm weights for the backbone, "imagenet", or None.
     """
 
     def __init__(
-        self, architecture: Architecture, seed: int = 0, pretrained: Path | None = None
+        self, architecture: Architecture, seed: int = 0, pretrained: Path | str | None = None
     ) -> None:
         super().__init__()
         self.architecture = architecture

@@ -7,6 +7,7 @@ themselves: three seconds of processor time, most of what timm takes.
 from __future__ import annotations
 
 import importlib
+import logging
 import sys
 from collections.abc import Callable
 from types import ModuleType
@@ -19,6 +20,8 @@ _ASKED = "torch._dynamo.utils"  # by torchvision, at import, for one function
 
 def import_timm() -> ModuleType:
     """timm; where the compiler is not loaded yet, neither is it afterwards."""
+    # It warns of a classifier that a backbone leaves out; of what one lacks we make an error.
+    logging.getLogger("timm.models._builder").setLevel(logging.ERROR)
     if "torch._dynamo" in sys.modules or "timm" in sys.modules:
         return importlib.import_module("timm")
     asked = ModuleType(_ASKED)

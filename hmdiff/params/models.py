@@ -25,8 +25,8 @@ def _listed(value: Any) -> Any:
 BACKBONES = Path("data/licensed/backbone")
 
 
-def _tracked(path: Path) -> Path:
-    if path.parent != BACKBONES:
+def _tracked(path: Path | str | None) -> Path | str | None:
+    if isinstance(path, Path) and path.parent != BACKBONES:
         raise ValueError(f"must lie in {BACKBONES}, where DVC sees a change of it")
     return path
 
@@ -74,7 +74,7 @@ class AugmentationParams(Section):
 class ExtractorParams(Section):
     datasets: Mixture
     backbone: str
-    pretrained: Annotated[Path, AfterValidator(_tracked)] | None
+    pretrained: Annotated[Literal["imagenet"] | Path | None, AfterValidator(_tracked)]
     image_size: Annotated[int, Field(ge=56, multiple_of=56)]
     channels: tuple[Count, Count, Count]
     feature: Literal["pooled", "projected"]
@@ -131,6 +131,7 @@ class DenoiserParams(Section):
     cross_heads: Heads
     feedforward: Whole
     adjacency_mask: bool
+    sees_centre: bool
 
 
 class TrainingParams(Section):

@@ -50,7 +50,7 @@ def run(kind: str, prepared: Path, out: Path, params: Params) -> None:
         "seed": params.seed,
         "settings": settings.model_dump(mode="json"),
     }
-    read = [*paths, *([settings.pretrained] if settings.pretrained else [])]
+    read = [*paths, *([settings.pretrained] if isinstance(settings.pretrained, Path) else [])]
     label = f"pretrain_extractor@{kind}"
     tags = {"stage": "pretrain_extractor", "name": kind, "seed": params.seed}
     training = StoppedTraining(label, out / WEIGHTS, tags | {"preset": params.preset})

@@ -57,7 +57,9 @@ class Objective:
             "e": params.lambda_e,
         }
 
-    def _forward(self, batch: Batch, h_0: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _forward(
+        self, batch: Batch, h_0: Tensor, shift: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """(h0_hat (B, Vc, 3), L_Diff (B,), weights of the mesh losses (B,))."""
         model, form = self.model, self.model.parametrisation
         if model.direct:
@@ -70,7 +72,7 @@ class Objective:
             h_k = model.schedule.add_noise(h_0, k, batch.z)[:, None]  # Eq. 4
         with autocast(h_k.device, self.precision):
             context = model.context(batch.image_feature, batch.draws)
-            output = model.output(h_k, k, context)
+            output = model.output(h_k, k, context, shift)
         h0_hat, _ = form.decode(output, h_k, k)  # Eq. 7
         if model.direct:
             zeros = torch.zeros(len(h_0), device=h_0.device)
@@ -100,9 +102,9 @@ class Objective:
         h_0 = torch.where(has_mesh[:, None, None], batch.coarse * scale, mean)
         shift = self.model.shift(batch.centre)
         if shift is None:
-            h0_hat, difference, mesh_weight = self._forward(batch, h_0)
+            h0_hat, difference, mesh_weight = self._forward(batch, h_0, None)
         else:
-            h0_hat, difference, mesh_weight = self._forward(batch, h_0 - shift[:, 0])
+            h0_hat, difference, mesh_weight = self._forward(batch, h_0 - shift[:, 0], shift)
             h0_hat = h0_hat + shift[:, 0]
         normal, edge = self.surface(h0_hat, h_0)
         pose = torch.einsum("jv,bvc->bjc", self.regressor, h0_hat)  # f(h^_0)

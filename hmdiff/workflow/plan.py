@@ -100,7 +100,7 @@ def fingerprint(paths: Iterable[str]) -> str:
 def _kept() -> dict[str, Any] | None:
     try:
         kept = json.loads(KEPT.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):  # the last of thousands of brackets
         return None
     return (
         kept if isinstance(kept, dict) and {"paths", "fingerprint", "steps"} <= set(kept) else None
