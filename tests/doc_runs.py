@@ -45,7 +45,7 @@ ELSEWHERE = {
     "dvc exp run -S training.samples=10000": "trains for long; its sister with gamma runs here",
     "snakemake --cores 2": "is the study, which takes hours",
     "snakemake --cores 16": "is the preset large, which needs a GPU",
-    "snakemake --cores 2 table2 table5": "is the preset lifted, an hour and more",
+    "snakemake --cores 2 table1 table2 table4 table5": "is the preset lifted, which takes hours",
     "hmdiff data fetch freihand": _FETCH,
     "hmdiff data fetch 3dpw --accept-licence": _FETCH,
     "hmdiff data fetch human36m": _FETCH,
