@@ -8,12 +8,14 @@ from pathlib import Path
 import pytest
 import skimage.data
 import torch
+from safetensors.torch import save_file
 from torch.nn.functional import interpolate
 
 from hmdiff.errors import UserError
 from hmdiff.extractor import imagenet
 from hmdiff.extractor.backbone import Backbone
 from hmdiff.extractor.imagenet import imagenet_weights, packaged
+from hmdiff.extractor.model import Architecture, Extractor
 from hmdiff.extractor.timm_import import import_timm
 
 NAME = "tf_efficientnet_lite0"
@@ -47,6 +49,16 @@ def test_a_backbone_starts_from_them(network):
     loaded = backbone.net.state_dict()
     assert len(loaded) > 200
     assert all(torch.equal(value, theirs[key]) for key, value in loaded.items())
+
+
+def test_an_extractor_starts_as_it_does_from_a_file_of_them(network, tmp_path):
+    save_file(network.state_dict(), tmp_path / "net.safetensors")
+    architecture = Architecture("hand", NAME, 112, (16, 8, 8), 0.25, "pooled")
+    ours, theirs = (
+        Extractor(architecture, 3, pretrained).state_dict()
+        for pretrained in ("imagenet", tmp_path / "net.safetensors")
+    )
+    assert all(torch.equal(value, theirs[key]) for key, value in ours.items())
 
 
 def test_any_other_backbone_is_one_clear_line():

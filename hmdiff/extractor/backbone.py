@@ -44,7 +44,8 @@ class Backbone(nn.Module):
         options: dict = {"pretrained": False}
         if pretrained is not None:
             if pretrained == IMAGENET:
-                state = imagenet_weights(timm.create_model(name), name)
+                with torch.random.fork_rng(devices=[]):  # the rest starts as it does with a file
+                    state = imagenet_weights(timm.create_model(name), name)
             else:
                 state = _read_weights(Path(pretrained))
             options = {"pretrained": True, "pretrained_cfg_overlay": {"state_dict": state}}
