@@ -129,6 +129,19 @@ def sha256(path: str | Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def installed_file(package: str, name: str) -> Path | None:
+    """Where the file ``name`` of an installed package lies, or would; None: it is not installed.
+
+    The package is read as data: nothing of it is imported.
+    """
+    import importlib.metadata  # here, because the command line need not wait for it
+
+    try:
+        return Path(str(importlib.metadata.distribution(package).locate_file(name)))
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
 def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)

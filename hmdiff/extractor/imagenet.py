@@ -5,12 +5,11 @@ The package is read as a data file and never imported.
 
 from __future__ import annotations
 
-import hashlib
-import importlib.metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hmdiff.errors import UserError
+from hmdiff.files import installed_file, sha256
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -42,9 +41,8 @@ def imagenet_weights(net: nn.Module, name: str) -> dict[str, Tensor]:
     import torch  # here, because `hmdiff doctor` asks for the file alone
 
     path = packaged(name)
-    with path.open("rb") as file:
-        if hashlib.file_digest(file, "sha256").hexdigest() != PACKAGES[name][2]:
-            raise UserError(f"{path}: damaged; delete .venv and run `make setup`")
+    if sha256(path) != PACKAGES[name][2]:
+        raise UserError(f"{path}: damaged; delete .venv and run `make setup`")
     theirs = torch.load(path, map_location="cpu", weights_only=True)
     return dict(zip(net.state_dict(), theirs.values(), strict=True))
 
@@ -62,10 +60,7 @@ def packaged(name: str) -> Path:
             "write null"
         )
     package, file, _ = PACKAGES[name]
-    try:
-        path = Path(str(importlib.metadata.distribution(package).locate_file(file)))
-    except importlib.metadata.PackageNotFoundError:
-        path = None
+    path = installed_file(package, file)
     if path is None or not path.is_file():
         raise UserError(f"{package}: not installed, and {name} starts from it; run `make setup`")
     return path

@@ -72,7 +72,7 @@ class Objective:
             h_k = model.schedule.add_noise(h_0, k, batch.z)[:, None]  # Eq. 4
         with autocast(h_k.device, self.precision):
             context = model.context(batch.image_feature, batch.draws)
-            output = model.output(h_k, k, context, shift)
+            output = model.output(h_k, k, context, model.seen(shift))
         h0_hat, _ = form.decode(output, h_k, k)  # Eq. 7
         if model.direct:
             zeros = torch.zeros(len(h_0), device=h_0.device)
